@@ -1,0 +1,1 @@
+//! Benches only: Criterion groups and comparisons with peers, one file per lab.

@@ -1,0 +1,6 @@
+//! What every lab shares.
+
+pub mod error;
+pub mod testing;
+
+pub use error::{Obstacle, SysError};

@@ -1,0 +1,1 @@
+//! Tests only: drives the kit as a user does.

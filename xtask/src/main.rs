@@ -1,0 +1,2 @@
+//! The runner behind `cargo xtask`.
+fn main() {}
