@@ -1,0 +1,162 @@
+//! Where a run was made: what a reader needs to judge its figures.
+
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+use crate::sys;
+
+/// A machine's fingerprint. What could not be found out is empty.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Machine {
+    /// Kernel release, as `uname -r`.
+    pub kernel: String,
+    /// Architecture, as `uname -m`.
+    pub arch: String,
+    /// The processor's name, from /proc/cpuinfo.
+    pub cpu: String,
+    /// Processors that this process may run on: sched_getaffinity(2).
+    pub cpus: usize,
+    /// The hypervisor's signature from CPUID leaf 0x4000_0000, where the processor says that it is virtual;
+    /// empty on bare metal.
+    pub hypervisor: String,
+    /// C library and version.
+    pub libc: String,
+    /// Frequency governor of the first processor, from cpufreq in sysfs.
+    pub governor: String,
+    /// Load average over one minute when the run began.
+    pub load: f64,
+    /// Memory, MiB.
+    pub memory_mib: u64,
+    /// Git revision of the sources.
+    pub revision: String,
+}
+
+impl Machine {
+    /// What uname(2) and sched_getaffinity(2) tell, a microsecond's work: for runs whose own time is the point.
+    pub fn brief() -> Self {
+        let (kernel, arch) = sys::uname();
+        Self { kernel, arch, cpus: sys::cpus(), ..Self::default() }
+    }
+
+    /// The whole fingerprint. `sources` is a folder inside the checkout.
+    pub fn fingerprint(sources: &str) -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let first_word = |text: String| text.split_whitespace().next().unwrap_or_default().to_owned();
+        Self {
+            cpu: cpu_model(&read("/proc/cpuinfo")),
+            hypervisor: sys::hypervisor(),
+            libc: sys::libc_version(),
+            governor: first_word(read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
+            load: first_word(read("/proc/loadavg")).parse().unwrap_or(0.0),
+            memory_mib: memory_kib(&read("/proc/meminfo")) / 1024,
+            revision: revision(sources),
+            ..Self::brief()
+        }
+    }
+
+    /// One line, as every run begins.
+    pub fn line(&self) -> String {
+        let mut parts = vec![format!("Linux {}", short_release(&self.kernel)), self.arch.clone()];
+        let cpus = format!("{} CPU{}", self.cpus, if self.cpus == 1 { "" } else { "s" });
+        parts.push(match self.hypervisor.as_str() {
+            "" => cpus,
+            name => format!("{cpus}, virtualised ({name})"),
+        });
+        parts.extend([self.governor.clone()].into_iter().filter(|g| !g.is_empty()));
+        parts.join(" · ")
+    }
+
+    /// Whether figures of the two can be compared: same kernel, processor and number of processors.
+    pub fn like(&self, other: &Self) -> bool {
+        self.kernel == other.kernel && self.cpu == other.cpu && self.cpus == other.cpus
+    }
+}
+
+/// `6.18.44-generic` → `6.18.44`: a distribution's suffix says nothing to the back row.
+fn short_release(release: &str) -> &str {
+    release.split(['-', '+']).next().unwrap_or(release)
+}
+
+/// The processor's name in the text of /proc/cpuinfo; `model name` on x86, `CPU part` and others elsewhere.
+fn cpu_model(cpuinfo: &str) -> String {
+    ["model name", "Model", "cpu model", "uarch", "CPU part"]
+        .iter()
+        .find_map(|key| {
+            cpuinfo.lines().find_map(|l| {
+                let (k, v) = l.split_once(':')?;
+                (k.trim() == *key).then(|| v.trim().to_owned())
+            })
+        })
+        .unwrap_or_default()
+}
+
+fn memory_kib(meminfo: &str) -> u64 {
+    let total = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"));
+    total.and_then(|t| t.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+/// The checked-out commit, read from `.git` (gitrepository-layout(5)) without starting git. Twelve digits;
+/// whether the tree has edits is not known this way, so nothing is said of that.
+fn revision(sources: &str) -> String {
+    let find = || {
+        let top = std::path::Path::new(sources).ancestors().find(|d| d.join(".git").exists())?;
+        let mut git = top.join(".git");
+        if let Ok(link) = fs::read_to_string(&git) {
+            // A linked worktree or submodule: `.git` is a file that names the folder.
+            git = top.join(link.strip_prefix("gitdir:")?.trim());
+        }
+        let head = fs::read_to_string(git.join("HEAD")).ok()?;
+        let Some(name) = head.trim().strip_prefix("ref: ") else { return Some(head) };
+        let common = match fs::read_to_string(git.join("commondir")) {
+            Ok(dir) => git.join(dir.trim()),
+            Err(_) => git,
+        };
+        fs::read_to_string(common.join(name)).ok().or_else(|| {
+            let packed = fs::read_to_string(common.join("packed-refs")).ok()?;
+            packed.lines().find_map(|l| l.strip_suffix(name).map(str::to_owned))
+        })
+    };
+    find().map(|r| r.trim().chars().take(12).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_has_a_fingerprint() {
+        let m = Machine::fingerprint(env!("CARGO_MANIFEST_DIR"));
+        assert!(!m.kernel.is_empty() && m.cpus >= 1 && m.memory_mib > 0 && !m.libc.is_empty(), "{m:?}");
+        assert!(m.like(&m));
+    }
+
+    #[test]
+    fn cpu_name_is_found_on_x86_and_arm() {
+        assert_eq!(cpu_model("processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\n"), "Some CPU @ 2 GHz");
+        assert_eq!(cpu_model("processor : 0\nCPU part : 0xd0c\n"), "0xd0c");
+        assert_eq!(cpu_model(""), "");
+    }
+
+    #[test]
+    fn the_line_names_kernel_and_processors() {
+        let m = Machine { kernel: "6.18.3-foo".into(), arch: "x86_64".into(), cpus: 1, ..Machine::default() };
+        assert_eq!(m.line(), "Linux 6.18.3 · x86_64 · 1 CPU");
+    }
+
+    #[test]
+    fn revision_is_read_from_loose_and_packed_refs() {
+        let dir = tempfile::tempdir().unwrap();
+        let git = dir.path().join(".git");
+        fs::create_dir(&git).unwrap();
+        fs::write(git.join("HEAD"), "ref: refs/heads/main\n").unwrap();
+        fs::write(git.join("packed-refs"), "# pack-refs\n0123456789abcdef0123 refs/heads/main\n").unwrap();
+        let inside = dir.path().join("labs");
+        fs::create_dir(&inside).unwrap();
+        assert_eq!(revision(inside.to_str().unwrap()), "0123456789ab");
+        fs::create_dir_all(git.join("refs/heads")).unwrap();
+        fs::write(git.join("refs/heads/main"), "fedcba9876543210\n").unwrap();
+        assert_eq!(revision(inside.to_str().unwrap()), "fedcba987654");
+    }
+}

@@ -1,0 +1,495 @@
+//! The terminal: tells the events as they come, at most 80 columns wide.
+
+use std::io::{self, IsTerminal as _, Write};
+
+use crate::event::{Event, Header, Hexdump, Item, Listing, Predict, Step, Table};
+use crate::render::{chart, clip, is_control, lanes};
+use crate::stats::figure;
+use crate::{cleanup, sys};
+
+/// The three marks: a step, the figure that matters, a failed check. Each is a word or a sign as well.
+const STEP: &str = "\x1b[1;36m";
+const FIGURE: &str = "\x1b[1;33m";
+const BAD: &str = "\x1b[1;31m";
+const OFF: &str = "\x1b[0m";
+
+/// What stands left of everything in a step.
+const INDENT: usize = 3;
+
+/// Tells events on standard output, or on standard error under `--json`.
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    to_stderr: bool,
+    colour: bool,
+    big: bool,
+    width: usize,
+    /// The reader went away: tell nothing more.
+    closed: bool,
+    /// What else went wrong with the output.
+    failed: Option<io::Error>,
+    recorded: bool,
+    checks: Vec<crate::event::Check>,
+}
+
+impl Terminal {
+    /// A terminal as the options ask for it.
+    pub(crate) fn new(json: bool, big: bool, no_color: bool) -> Self {
+        let choice = if json {
+            anstream::AutoStream::choice(&io::stderr())
+        } else {
+            anstream::AutoStream::choice(&io::stdout())
+        };
+        // The back row reads 60 columns in the largest font; nobody reads more than 80.
+        let widest = if big { 60 } else { 80 };
+        let columns = sys::columns(if json { 2 } else { 1 }).unwrap_or(widest);
+        Self {
+            to_stderr: json,
+            colour: !no_color && choice != anstream::ColorChoice::Never,
+            big,
+            width: columns.clamp(40, widest),
+            closed: false,
+            failed: None,
+            recorded: false,
+            checks: Vec::new(),
+        }
+    }
+
+    /// Whether bars that move have a place to move.
+    pub(crate) fn animated(&self) -> bool {
+        io::stderr().is_terminal() && (self.to_stderr || io::stdout().is_terminal())
+    }
+
+    /// Whether the reader of the narration went away.
+    pub(crate) fn closed(&self) -> bool {
+        self.closed
+    }
+
+    /// What went wrong with the output, other than a reader that went away.
+    pub(crate) fn failure(&mut self) -> Option<io::Error> {
+        self.failed.take()
+    }
+
+    pub(crate) fn event(&mut self, event: &Event) {
+        match event {
+            Event::Begin(header) => self.begin(header),
+            Event::Step(step) => self.step(step),
+            Event::Item(item) => self.item(item),
+            Event::Check(check) => self.checks.push(check.clone()),
+            Event::End(ending) => {
+                self.verdicts();
+                self.end(ending);
+            }
+            // Asked under --step only, by `ask`; metrics are for programs.
+            Event::Predict(_) | Event::Metric(..) => {}
+        }
+    }
+
+    fn begin(&mut self, header: &Header) {
+        self.recorded = header.recorded;
+        let gap = self.width.saturating_sub(header.lab.len() + header.question.chars().count());
+        let mut text = if gap >= 2 && !self.big {
+            format!("{STEP}{}{OFF}{:gap$}{}\n", header.lab, "", header.question)
+        } else {
+            format!("{STEP}{}{OFF}\n{}", header.lab, wrap(&header.question, self.width, ""))
+        };
+        if header.recorded {
+            let label = format!("RECORDED {} on another run's machine:", date(header.at));
+            text.push_str(&format!("{BAD}{label}{OFF}\n"));
+        }
+        text.push_str(&wrap(&header.machine.line(), self.width, ""));
+        self.put(&text);
+    }
+
+    fn step(&mut self, step: &Step) {
+        if self.big {
+            let title = format!("{}. {}", step.n, step.title.to_uppercase());
+            let rule = "=".repeat(title.chars().count().min(self.width));
+            self.put(&format!("\n\n{STEP}{}{OFF}{rule}\n\n", wrap(&title, self.width, "")));
+            return;
+        }
+        let place = if step.at.line == 0 { String::new() } else { step.at.short() };
+        let title = wrap(&step.title, self.width - INDENT - 1, "");
+        let used = INDENT + title.trim_end().lines().last().map_or(0, |l| l.chars().count());
+        let title = title.trim_end().replace('\n', "\n   ");
+        let mut text = format!("\n{STEP}{:<2} {title}{OFF}", step.n);
+        if !place.is_empty() {
+            let gap = self.width.saturating_sub(used + place.chars().count());
+            if gap >= 2 {
+                text.push_str(&format!("{:gap$}{place}", ""));
+            } else {
+                text.push_str(&format!("\n{place:>width$}", width = self.width));
+            }
+        }
+        text.push('\n');
+        self.put(&text);
+    }
+
+    fn item(&mut self, item: &Item) {
+        let width = self.width - INDENT;
+        let text = match item {
+            Item::Say { text } => wrap(&marked(text), width, ""),
+            Item::Measure { name, unit, summary } => {
+                let value = format!("{} {unit}", figure(summary.median));
+                let spread = match summary.n {
+                    0 | 1 => String::new(),
+                    n => format!(
+                        "   n {n}, {}..{} (10th to 90th), max {}",
+                        figure(summary.p10),
+                        figure(summary.p90),
+                        figure(summary.max)
+                    ),
+                };
+                wrap(&format!("{}  {FIGURE}{value}{OFF}{spread}", name.replace('_', " ")), width, "  ")
+            }
+            Item::Table(table) => rows(table, width),
+            Item::Bars(bars) => chart::bars(bars, width),
+            Item::Lines(lines) => chart::lines(lines, width),
+            Item::Lanes(lanes) => lanes::lanes(lanes, width),
+            Item::Hexdump(dump) => hexdump(dump, width),
+            Item::Listing(listing) => lines(listing, width),
+            Item::Figure { title, text, .. } => {
+                format!("{}{}\n", wrap(title, width, ""), text.trim_end_matches('\n'))
+            }
+            Item::Missing { what, why, fix } => {
+                let mut text = wrap(&format!("not shown here: {what}"), width, "  ");
+                text.push_str(&wrap(&format!("  because: {why}"), width, "    "));
+                if !fix.is_empty() {
+                    text.push_str(&wrap(&format!("  fix: {fix}"), width, "    "));
+                }
+                text
+            }
+        };
+        let after = if self.big { "\n" } else { "" };
+        self.put(&format!("{}{after}", indented(&text)));
+    }
+
+    /// The checks: those that held side by side, those that failed a line each.
+    fn verdicts(&mut self) {
+        let checks = std::mem::take(&mut self.checks);
+        if checks.is_empty() {
+            return;
+        }
+        let width = self.width - INDENT;
+        let (held, failed): (Vec<_>, Vec<_>) = checks.iter().partition(|c| c.ok);
+        let mut text = String::new();
+        let mut line = String::new();
+        for check in held {
+            let cell = format!("ok  {}", check.detail);
+            if !line.is_empty() && line.chars().count() + 4 + cell.chars().count() > width {
+                text.push_str(&wrap(&line, width, "    "));
+                line.clear();
+            }
+            if !line.is_empty() {
+                line.push_str("    ");
+            }
+            line.push_str(&cell);
+        }
+        text.push_str(&wrap(&line, width, "    "));
+        for check in failed {
+            let what = format!("{BAD}FAILED{OFF}  {}: {}  ({})", check.name, check.detail, check.at.short());
+            text.push_str(&wrap(&what, width, "        "));
+        }
+        self.put(&format!("\n{}", indented(&text)));
+    }
+
+    fn end(&mut self, ending: &crate::event::Ending) {
+        let mut text = String::new();
+        if !ending.so.is_empty() {
+            text.push_str(&format!("\n{}", wrap(&format!("So: {}", marked(&ending.so)), self.width, "    ")));
+        }
+        if !ending.next.is_empty() {
+            text.push_str(&wrap(&format!("next: {}", ending.next), self.width, "    "));
+        }
+        if self.recorded {
+            text.push_str("(all of this was recorded; nothing was measured now)\n");
+        }
+        self.put(&text);
+    }
+
+    /// Puts a prediction's question.
+    pub(crate) fn ask(&mut self, predict: &Predict) {
+        let width = self.width - INDENT;
+        let mut text = wrap(&format!("Predict: {}", predict.question), width, "  ");
+        let options: Vec<String> =
+            predict.options.iter().zip('a'..).map(|(o, letter)| format!("{letter}) {o}")).collect();
+        let one_line = options.join("    ");
+        if one_line.chars().count() + 2 <= width {
+            text.push_str(&format!("  {one_line}\n"));
+        } else {
+            for option in options {
+                text.push_str(&wrap(&format!("  {option}"), width, "     "));
+            }
+        }
+        text.push_str("> ");
+        let text = indented(&text);
+        self.put(text.trim_end_matches('\n'));
+    }
+
+    /// Tells a prediction's answer.
+    pub(crate) fn reveal(&mut self, predict: &Predict, guess: Option<usize>) {
+        let width = self.width - INDENT;
+        let right = predict.options.get(predict.answer).map_or("", String::as_str);
+        let verdict = match guess {
+            Some(g) if g == predict.answer => "Yes: ",
+            Some(_) => "Not quite: ",
+            None => "It is: ",
+        };
+        let text = format!("{verdict}{FIGURE}{right}{OFF}. {}", predict.why);
+        self.put(&format!("{}\n", indented(&wrap(&text, width, ""))));
+    }
+
+    /// How many predictions were right.
+    pub(crate) fn score(&mut self, right: usize, asked: usize) {
+        self.put(&format!("You predicted {right} of {asked}.\n"));
+    }
+
+    /// Invites Enter.
+    pub(crate) fn wait(&mut self) {
+        self.put("\n   [Enter to go on]");
+    }
+
+    /// Writes text; only this module's own escape sequences reach the terminal, and only where colour does.
+    fn put(&mut self, text: &str) {
+        if self.closed || self.failed.is_some() {
+            return;
+        }
+        let clean = clean(text, self.colour);
+        let result =
+            if self.to_stderr { write_to(io::stderr(), &clean) } else { write_to(io::stdout(), &clean) };
+        match result {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => self.closed = true,
+            Err(e) => self.failed = Some(e),
+            Ok(()) => {}
+        }
+    }
+}
+
+fn write_to(mut stream: impl Write, text: &str) -> io::Result<()> {
+    stream.write_all(text.as_bytes())?;
+    stream.flush()
+}
+
+/// Writes a document to standard output; a reader that went away is success.
+pub(crate) fn print_line(text: &str) -> io::Result<()> {
+    match write_to(io::stdout(), &format!("{text}\n")) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
+            cleanup::run_all();
+            sys::exit_now(0)
+        }
+        other => other,
+    }
+}
+
+fn clean(text: &str, colour: bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        if let Some(mark) = [STEP, FIGURE, BAD, OFF].into_iter().find(|m| rest.starts_with(m)) {
+            if colour {
+                out.push_str(mark);
+            }
+            rest = &rest[mark.len()..];
+            continue;
+        }
+        match c {
+            '\n' => out.push('\n'),
+            '\t' => out.push_str("    "),
+            c if is_control(c) => out.push('?'),
+            c => out.push(c),
+        }
+        rest = &rest[c.len_utf8()..];
+    }
+    out
+}
+
+/// `**…**` as the mark of the figure that matters.
+fn marked(text: &str) -> String {
+    let mut out = String::new();
+    for (i, part) in text.split("**").enumerate() {
+        if i > 0 {
+            out.push_str(if i % 2 == 1 { FIGURE } else { OFF });
+        }
+        out.push_str(part);
+    }
+    out
+}
+
+/// Text in lines of at most `width`, each ended; later lines begin with `hang`.
+fn wrap(text: &str, width: usize, hang: &str) -> String {
+    let options = textwrap::Options::new(width.max(20)).subsequent_indent(hang);
+    text.lines().flat_map(|l| textwrap::wrap(l, &options)).map(|l| format!("{}\n", l.trim_end())).collect()
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|l| if l.is_empty() { "\n".into() } else { format!("{:INDENT$}{l}\n", "") }).collect()
+}
+
+fn rows(table: &Table, width: usize) -> String {
+    use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, presets};
+    let mut grid = Grid::new();
+    grid.load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(width as u16);
+    // The row that matters is marked by a sign, so that it is marked without colour too.
+    let sign = |i: usize| if table.marked.contains(&i) { "> " } else { "" };
+    if table.head.iter().any(|h| !h.is_empty()) {
+        grid.set_header(&table.head);
+    }
+    for (i, row) in table.rows.iter().enumerate() {
+        grid.add_row(row.iter().enumerate().map(|(c, cell)| match c {
+            0 => format!("{}{cell}", sign(i)),
+            _ => cell.clone(),
+        }));
+    }
+    for (c, column) in grid.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if table.right.contains(&c) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let mut out = String::new();
+    for line in grid.lines() {
+        let line = line.trim_end();
+        match line.trim_start().starts_with("> ") {
+            true => out.push_str(&format!("{FIGURE}{line}{OFF}\n")),
+            false => out.push_str(&format!("{line}\n")),
+        }
+    }
+    out
+}
+
+fn lines(listing: &Listing, width: usize) -> String {
+    let mut out = if listing.title.is_empty() { String::new() } else { wrap(&listing.title, width, "") };
+    let longest = listing.lines.iter().filter(|l| !l.note.is_empty()).map(|l| l.text.chars().count()).max();
+    for line in &listing.lines {
+        if line.note.is_empty() {
+            out.push_str(&format!("{}\n", clip(&line.text, width)));
+            continue;
+        }
+        // Notes stand below each other where that leaves them room.
+        let column = longest.unwrap_or(0).min(width / 2);
+        let text = format!("{:<column$}  <- {}", line.text, line.note);
+        out.push_str(&wrap_verbatim(&text, width, column + 5));
+    }
+    out
+}
+
+/// A line that keeps its inner spaces; what does not fit goes below, from column `hang`.
+fn wrap_verbatim(text: &str, width: usize, hang: usize) -> String {
+    if text.chars().count() <= width {
+        return format!("{text}\n");
+    }
+    let cut = text
+        .char_indices()
+        .take(width + 1)
+        .filter(|&(_, c)| c == ' ')
+        .map(|(i, _)| i)
+        .last()
+        .filter(|&i| i > hang)
+        .unwrap_or_else(|| text.char_indices().nth(width).map_or(text.len(), |(i, _)| i));
+    let (first, rest) = text.split_at(cut);
+    let hang = hang.min(width / 2);
+    let indent = " ".repeat(hang);
+    let rest = textwrap::fill(rest.trim_start(), width - hang);
+    format!("{}\n{}\n", first.trim_end(), textwrap::indent(&rest, &indent).trim_end())
+}
+
+fn hexdump(dump: &Hexdump, width: usize) -> String {
+    let per_row = if width >= 75 { 16 } else { 8 };
+    let mut out = wrap(&dump.title, width, "");
+    let mut notes = dump.notes.iter().peekable();
+    let mut before: Option<&[u8]> = None;
+    let mut skipping = false;
+    for (i, row) in dump.bytes.chunks(per_row).enumerate() {
+        let from = i * per_row;
+        let noted = dump.notes.iter().any(|n| (from..from + row.len()).contains(&n.from));
+        // As hexdump(1): a row like the one before is not shown again.
+        if !noted && before == Some(row) && from + row.len() < dump.bytes.len() {
+            if !skipping {
+                out.push_str("*\n");
+            }
+            skipping = true;
+            continue;
+        }
+        (before, skipping) = (Some(row), false);
+        let hex: String = row.iter().map(|b| format!("{b:02x} ")).collect();
+        let text: String =
+            row.iter().map(|&b| if b.is_ascii_graphic() || b == b' ' { b as char } else { '.' }).collect();
+        out.push_str(&format!("{:08x}  {hex:<w$} {text}\n", dump.base + from as u64, w = per_row * 3));
+        while let Some(note) = notes.next_if(|n| n.from < from + per_row) {
+            let bytes =
+                dump.bytes.get(note.from..(note.from + note.len).min(dump.bytes.len())).unwrap_or(&[]);
+            let mut hex: String = bytes.iter().take(8).map(|b| format!("{b:02x}")).collect();
+            if bytes.len() > 8 {
+                hex.push('…');
+            }
+            let line = format!("  +{:<4x} {hex:<18} {}", note.from, note.text);
+            out.push_str(&wrap_verbatim(&line, width, 27));
+        }
+    }
+    out
+}
+
+/// A day, as ISO 8601 writes it, of seconds since 1970: days to civil date by Howard Hinnant's algorithm
+/// (chrono-Compatible Low-Level Date Algorithms).
+pub(crate) fn date(seconds: u64) -> String {
+    let days = (seconds / 86400) as i64 + 719_468;
+    let era = days / 146_097;
+    let day_of_era = days - era * 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_right_around_leap_days() {
+        // Oracle: date -u -d @N +%F
+        let cases = [(0, "1970-01-01"), (951_782_400, "2000-02-29"), (951_868_800, "2000-03-01")];
+        for (seconds, day) in
+            cases.into_iter().chain([(1_798_761_599, "2026-12-31"), (4_107_542_400, "2100-03-01")])
+        {
+            assert_eq!(date(seconds), day);
+        }
+    }
+
+    #[test]
+    fn escape_sequences_of_others_do_not_reach_the_terminal() {
+        assert_eq!(clean("a\x1b]0;owned\x07b\x1b[2Jc\u{202e}d", true), "a?]0;owned?b?[2Jc?d");
+        assert_eq!(clean(&format!("{STEP}x{OFF}\n"), false), "x\n");
+        assert_eq!(clean(&format!("{STEP}x{OFF}\n"), true), format!("{STEP}x{OFF}\n"));
+    }
+
+    #[test]
+    fn rows_fit_and_the_one_that_matters_has_a_sign() {
+        let long = "a long cell that has to be broken into several lines to fit ".repeat(3);
+        let table = Table::new(["what", "figure", "why"])
+            .right([1])
+            .row(["one", "1", &long])
+            .mark(["two", "22", "short"]);
+        let text = clean(&rows(&table, 60), false);
+        assert!(text.lines().all(|l| l.chars().count() <= 60), "{text}");
+        assert!(text.lines().any(|l| l.starts_with("> two")), "{text}");
+    }
+
+    #[test]
+    fn hexdump_folds_equal_rows_and_keeps_noted_ones() {
+        let dump = Hexdump::new("zeros", 0x1000, &[0; 96]).note(64, 2, "here");
+        let text = hexdump(&dump, 77);
+        assert_eq!(text.lines().filter(|l| *l == "*").count(), 1, "{text}");
+        assert!(text.contains("00001040") && text.contains("here") && text.contains("00001050"), "{text}");
+        assert!(!text.contains("00001030"), "{text}");
+    }
+
+    #[test]
+    fn the_figure_that_matters_is_marked() {
+        assert_eq!(marked("a **7** b"), format!("a {FIGURE}7{OFF} b"));
+    }
+}
