@@ -93,11 +93,12 @@ fn run(s: &mut Session, o: &Options) -> anyhow::Result<()> {
     s.missing("the slice extension", "prctl(79) = EINVAL", "a 7.x kernel");
 
     if let Some(path) = &o.hang {
-        std::fs::write(path, "here")?;
-        let path = path.clone();
+        let made = path.clone();
+        // Undoing is registered first: there is no moment at which Ctrl-C would leave the file.
         let _undo = cleanup::defer("remove the file", move || {
-            let _ = std::fs::remove_file(path);
+            let _ = std::fs::remove_file(made);
         });
+        std::fs::write(path, "here")?;
         std::thread::sleep(Duration::from_secs(30));
     }
     match o.error.as_deref() {

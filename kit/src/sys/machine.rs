@@ -31,7 +31,14 @@ pub fn hypervisor() -> String {
     let leaf = __cpuid(0x4000_0000);
     let bytes: Vec<u8> = [leaf.ebx, leaf.ecx, leaf.edx].iter().flat_map(|r| r.to_le_bytes()).collect();
     let text: String = bytes.iter().filter(|b| b.is_ascii_graphic()).map(|&b| b as char).collect();
-    if text.is_empty() { "unnamed".into() } else { text }
+    // Signatures by the hypervisors' own documentation; the last characters of some are padding.
+    let known =
+        [("KVM", "KVM"), ("Microsoft", "Hyper-V"), ("VMware", "VMware"), ("Xen", "Xen"), ("TCG", "QEMU TCG")];
+    match known.iter().find(|(signature, _)| text.starts_with(signature)) {
+        Some((_, name)) => (*name).to_owned(),
+        None if text.is_empty() => "unnamed".into(),
+        None => text,
+    }
 }
 
 /// The hypervisor's signature is asked for on x86-64 only.

@@ -111,7 +111,7 @@ pub(super) fn lines(chart: &Lines) -> String {
     );
     let mut name_places: Vec<f64> = Vec::new();
     for (i, (series, points)) in chart.series.iter().zip(&points).enumerate() {
-        let Some(&(last_x, last_y)) = points.last() else { continue };
+        let Some(&(_, last_y)) = points.last() else { continue };
         let path: String = points
             .iter()
             .enumerate()
@@ -143,7 +143,7 @@ pub(super) fn lines(chart: &Lines) -> String {
         let _ = write!(
             out,
             "<text x=\"{:.1}\" y=\"{y:.1}\" style=\"fill:{colour}\">{}</text>",
-            x_at(last_x) + 8.0,
+            right + 8.0,
             escape(&clip(&series.name, 24))
         );
     }

@@ -90,7 +90,7 @@ fn shown(item: &Item) -> String {
         Item::Measure { name, unit, summary } => {
             let spread = if summary.n > 1 {
                 format!(
-                    " n {}, {}..{} (10th to 90th), max {}",
+                    " (n {}, {}..{} 10th to 90th, max {})",
                     summary.n,
                     figure(summary.p10),
                     figure(summary.p90),
