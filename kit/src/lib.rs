@@ -16,6 +16,7 @@
 //! | report a failed call | [`SysError`], [`Unavailable`], [`Usage`] |
 //! | undo what was set up | [`cleanup::defer`] |
 //! | say how figures spread | [`stats::Summary`], [`stats::Ratio`] |
+//! | find out what the machine can do | [`probe`] |
 //! | leave or guard a test | [`skip!`], [`testing::watchdog`] |
 
 pub mod cleanup;
@@ -24,6 +25,7 @@ pub mod entry;
 pub mod error;
 pub mod event;
 pub mod machine;
+pub mod probe;
 #[cfg(feature = "session")]
 mod render;
 pub mod run;

@@ -1,0 +1,237 @@
+//! KVM: makes a virtual machine of one page and lets it run.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::time::Instant;
+
+use super::machine::Who;
+use super::{Answer, Finding, Fix};
+use crate::error::{Obstacle, SysError};
+use crate::sys::kvm::{self as ioctl, Way};
+use crate::sys::map::Map;
+
+pub(super) const NAMES: [&str; 3] = ["kvm", "kvm.speed", "kvm.dirty_ring"];
+
+#[derive(Debug)]
+pub(super) struct Kvm {
+    /// Group and mode of /dev/kvm, where it exists.
+    pub(super) device: Option<Device>,
+    pub(super) halt: Answer<Halt>,
+    pub(super) speed: Answer<Emulation>,
+    pub(super) dirty_ring: Answer<()>,
+}
+
+#[derive(Debug)]
+pub(super) struct Device {
+    pub(super) owner: u32,
+    pub(super) group: String,
+    pub(super) mode: u32,
+}
+
+/// A guest that ran one `hlt`.
+#[derive(Debug)]
+pub(super) struct Halt {
+    pub(super) api: i32,
+    pub(super) exit_reason: u32,
+    /// From open to exit, in milliseconds.
+    pub(super) ms: f64,
+}
+
+/// A guest that ran a loop in ring 0.
+#[derive(Debug)]
+pub(super) struct Emulation {
+    pub(super) instructions: u64,
+    /// How many of them KVM interpreted (`insn_emulation`).
+    pub(super) emulated: u64,
+    pub(super) us: f64,
+}
+
+const EXIT_HLT: u32 = 5;
+/// `hlt`
+const HALT: &[u8] = &[0xf4];
+/// `mov cx, 500; again: dec cx; jnz again; hlt`, in real mode.
+const LOOP: &[u8] = &[0xb9, 0xf4, 0x01, 0x49, 0x75, 0xfd, 0xf4];
+const LOOP_INSTRUCTIONS: u64 = 1 + 2 * 500 + 1;
+
+impl Kvm {
+    pub(super) fn collect() -> Self {
+        let device = std::fs::metadata("/dev/kvm").ok().map(|m| Device {
+            owner: m.uid(),
+            group: super::machine::group_name(m.gid()),
+            mode: m.mode() & 0o7777,
+        });
+        Self { device, halt: halt(), speed: emulation(), dirty_ring: dirty_ring() }
+    }
+}
+
+struct Machine {
+    _vm: OwnedFd,
+    vcpu: OwnedFd,
+    run: Map,
+    _memory: Map,
+}
+
+fn open() -> Answer<OwnedFd> {
+    if cfg!(not(target_arch = "x86_64")) {
+        return Err(SysError::new("run x86 guest code", 0).with_detail("this CPU is not x86-64"));
+    }
+    let device = std::fs::File::options().read(true).write(true).open("/dev/kvm");
+    Ok(device.map_err(SysError::io("open(\"/dev/kvm\")"))?.into())
+}
+
+/// Memory, one CPU in real mode, at address 0.
+fn machine(kvm: &OwnedFd, code: &[u8]) -> Answer<Machine> {
+    let vm = ioctl::fd(kvm.as_fd(), "KVM_CREATE_VM", 0x01, 0)?;
+    let memory = Map::anonymous(4096)?;
+    memory.write(0, code);
+    ioctl::set_memory(vm.as_fd(), &memory)?;
+    let vcpu = ioctl::fd(vm.as_fd(), "KVM_CREATE_VCPU", 0x41, 0)?;
+    let size = ioctl::int(kvm.as_fd(), "KVM_GET_VCPU_MMAP_SIZE", 0x04, 0)?;
+    let run = Map::of(vcpu.as_fd(), size as usize)?;
+
+    // struct kvm_sregs starts with CS: base, then limit (u32) and selector (u16).
+    let mut sregs = [0u64; 39];
+    ioctl::data(vcpu.as_fd(), "KVM_GET_SREGS", 0x83, Way::Out, &mut sregs)?;
+    sregs[0] = 0;
+    sregs[1] &= !(0xffff << 32);
+    ioctl::data(vcpu.as_fd(), "KVM_SET_SREGS", 0x84, Way::In, &mut sregs)?;
+    // struct kvm_regs: sixteen registers, rip, rflags (of which bit 1 is always set).
+    let mut regs = [0u64; 18];
+    regs[17] = 2;
+    ioctl::data(vcpu.as_fd(), "KVM_SET_REGS", 0x82, Way::In, &mut regs)?;
+    Ok(Machine { _vm: vm, vcpu, run, _memory: memory })
+}
+
+impl Machine {
+    /// Runs to the next exit; its reason.
+    fn run(&self) -> Answer<u32> {
+        loop {
+            match ioctl::int(self.vcpu.as_fd(), "KVM_RUN", 0x80, 0) {
+                Err(e) if e.errno == libc::EINTR => continue,
+                other => other?,
+            };
+            return Ok(self.run.read_u32(8));
+        }
+    }
+}
+
+fn halt() -> Answer<Halt> {
+    let start = Instant::now();
+    let kvm = open()?;
+    let api = ioctl::int(kvm.as_fd(), "KVM_GET_API_VERSION", 0x00, 0)?;
+    let exit_reason = machine(&kvm, HALT)?.run()?;
+    Ok(Halt { api, exit_reason, ms: start.elapsed().as_secs_f64() * 1e3 })
+}
+
+fn emulation() -> Answer<Emulation> {
+    let machine = machine(&open()?, LOOP)?;
+    let stats = ioctl::fd(machine.vcpu.as_fd(), "KVM_GET_STATS_FD", 0xce, 0)?.into();
+    let before = statistic(&stats, "insn_emulation")?;
+    let start = Instant::now();
+    let reason = machine.run()?;
+    let us = start.elapsed().as_secs_f64() * 1e6;
+    if reason != EXIT_HLT {
+        return Err(SysError::new("KVM_RUN", 0).with_detail(format!("exit reason {reason}, not HLT")));
+    }
+    let emulated = statistic(&stats, "insn_emulation")? - before;
+    Ok(Emulation { instructions: LOOP_INSTRUCTIONS, emulated, us })
+}
+
+/// One counter of a statistics descriptor: a header, descriptors of fixed size with names, the data.
+fn statistic(stats: &std::fs::File, wanted: &str) -> Answer<u64> {
+    let read = |offset: usize, buffer: &mut [u8]| {
+        stats.read_exact_at(buffer, offset as u64).map_err(SysError::io("pread(KVM stats)"))
+    };
+    // flags, name_size, num_desc, id_offset, desc_offset, data_offset
+    let mut header = [0; 24];
+    read(0, &mut header)?;
+    let word = |i: usize| u32::from_ne_bytes(header[4 * i..][..4].try_into().expect("four bytes")) as usize;
+    let (name_size, count, descriptors, data) = (word(1), word(2), word(4), word(5));
+    // flags (u32), exponent (i16), size (u16), offset (u32), bucket size (u32), name
+    let mut descriptor = vec![0; 16 + name_size];
+    for i in 0..count {
+        read(descriptors + i * descriptor.len(), &mut descriptor)?;
+        let name = descriptor[16..].split(|b| *b == 0).next().unwrap_or_default();
+        if name == wanted.as_bytes() {
+            let offset = u32::from_ne_bytes(descriptor[8..12].try_into().expect("four bytes")) as usize;
+            let mut value = [0; 8];
+            read(data + offset, &mut value)?;
+            return Ok(u64::from_ne_bytes(value));
+        }
+    }
+    Err(SysError::new("KVM_GET_STATS_FD", libc::ENOENT).with_detail(format!("no counter {wanted}")))
+}
+
+fn dirty_ring() -> Answer<()> {
+    const KVM_CAP_DIRTY_LOG_RING: u64 = 192;
+    let vm = ioctl::fd(open()?.as_fd(), "KVM_CREATE_VM", 0x01, 0)?;
+    // struct kvm_enable_cap: cap (u32) and flags (u32), four arguments, 64 reserved bytes.
+    let mut cap = [0u64; 13];
+    cap[0] = KVM_CAP_DIRTY_LOG_RING;
+    cap[1] = 4096 * 16;
+    ioctl::data(vm.as_fd(), "KVM_ENABLE_CAP(KVM_CAP_DIRTY_LOG_RING)", 0xa3, Way::In, &mut cap)
+}
+
+impl Kvm {
+    pub(super) fn judge(&self, who: &Who) -> Vec<Finding> {
+        let kvm = match &self.halt {
+            Ok(h) if h.exit_reason == EXIT_HLT => {
+                Finding::ok(NAMES[0], "created a VM, ran hlt", format!("API {}, {:.1} ms", h.api, h.ms))
+            }
+            Ok(h) => Finding::no(
+                NAMES[0],
+                &SysError::new("KVM_RUN", 0).with_detail("hlt did not halt"),
+                format!("exit reason {}, not {EXIT_HLT} (HLT)", h.exit_reason),
+            ),
+            Err(e) => self.cannot(e, who),
+        };
+        let works = kvm.works();
+        let without = |name, e: &SysError, cause: &str| {
+            Finding::no(name, e, if works { cause } else { "there is no KVM to ask" })
+        };
+        let speed = match &self.speed {
+            Ok(s) if s.emulated * 2 > s.instructions => Finding::note(
+                NAMES[1],
+                "ring-0 code runs in KVM's emulator",
+                format!("insn_emulation {} in {:.1} ms", s.emulated, s.us / 1e3),
+            ),
+            Ok(s) => Finding::ok(
+                NAMES[1],
+                "ring-0 code runs on the CPU itself",
+                format!("insn_emulation {} of {}", s.emulated, s.instructions),
+            ),
+            Err(e) => without(NAMES[1], e, "no statistics (Linux 5.14): cannot tell"),
+        };
+        let ring = match &self.dirty_ring {
+            Ok(()) => Finding::ok(NAMES[2], "KVM_ENABLE_CAP accepts a dirty ring", "4096 entries"),
+            Err(e) => without(NAMES[2], e, "this KVM has none (Linux 5.11, x86)"),
+        };
+        vec![kvm, speed, ring]
+    }
+
+    fn cannot(&self, e: &SysError, who: &Who) -> Finding {
+        let name = NAMES[0];
+        match (e.kind(), &self.device) {
+            (Obstacle::Forbidden, Some(d)) => {
+                let owner = if d.owner == 0 { "root".into() } else { format!("uid {}", d.owner) };
+                let group = format!("{owner}:{}, mode {:04o}", d.group, d.mode);
+                let fix = Fix::root(format!("sudo usermod -aG {} $USER, then log in again", d.group), "lets you run VMs");
+                let cause = if who.uid == 0 {
+                    format!("you are root, and /dev/kvm is {group}: a container's device rules?")
+                } else {
+                    format!("you are uid {}; /dev/kvm belongs to {group}", who.uid)
+                };
+                Finding::no(name, e, cause).with_fix(fix.for_good())
+            }
+            (Obstacle::Absent, _) => Finding::no(name, e, "no KVM module, no virtualisation in the firmware, or a container without it")
+                .with_fix(Fix::root(
+                    "sudo modprobe kvm_intel (or kvm_amd); in a VM, turn on nested virtualisation; in a container, --device /dev/kvm",
+                    "",
+                )),
+            (_, _) if e.errno == libc::EBUSY => {
+                Finding::no(name, e, "another hypervisor holds the CPU's virtualisation (VirtualBox, VMware?)")
+            }
+            _ => Finding::no(name, e, e.detail.clone()),
+        }
+    }
+}
