@@ -1,2 +1,74 @@
-//! The runner behind `cargo xtask`.
-fn main() {}
+//! The runner behind `cargo xtask`: one file per subcommand.
+//!
+//! It links no lab, so that a lab that does not compile breaks neither this nor the other labs.
+
+mod doctor;
+mod labs;
+mod list;
+mod paths;
+mod report;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Runs, lists, checks and makes Benchtop's labs.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 80)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The labs by track, and what each can do on this machine
+    List(list::Options),
+    /// Build one lab, only that one, and run it
+    Run(run::Options),
+    /// What this machine can do, found by doing it; for one lab, or for all
+    Doctor(doctor::Options),
+}
+
+/// Exit codes beyond 0; the labs use the same.
+mod exit {
+    pub(crate) const FAILED: u8 = 1;
+    pub(crate) const USAGE: u8 = 2;
+    pub(crate) const UNAVAILABLE: u8 = 4;
+}
+
+/// Something that the user got wrong: exit code 2.
+#[derive(Debug)]
+struct Usage(String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help asked for is an answer (0), a usage error is not (2); clap knows which.
+            let _ = e.print();
+            return ExitCode::from(e.exit_code() as u8);
+        }
+    };
+    let done = run::refuse_cargo_under_sudo().and_then(|()| match cli.command {
+        Command::List(options) => list::run(&options),
+        Command::Run(options) => run::run(options),
+        Command::Doctor(options) => doctor::run(&options),
+    });
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
+            report::complain(&format!("{e:#}"));
+            ExitCode::from(if e.is::<Usage>() { exit::USAGE } else { exit::FAILED })
+        }
+    }
+}

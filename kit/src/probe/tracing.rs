@@ -43,7 +43,7 @@ fn mounted() -> Answer<&'static str> {
         return Ok(mount);
     }
     let first = read(MOUNTS[0]).map(|_| MOUNTS[0]);
-    first.map_err(SysError::io("open(\"/sys/kernel/tracing/events/sched/sched_switch/id\")"))
+    first.map_err(SysError::io("open(\"/sys/kernel/tracing\")"))
 }
 
 /// Mounts it in a child's own mount namespace, which ends with the child.
