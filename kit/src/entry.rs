@@ -12,7 +12,7 @@ use crate::machine::Machine;
 use crate::render::{self, Terminal};
 use crate::run::{Run, write_whole};
 use crate::session::{Session, Telling};
-use crate::{SysError, cleanup};
+use crate::{SysError, cleanup, probe};
 
 /// What a lab is, as its own manifest says: made by [`lab!`](crate::lab).
 #[derive(Debug, Clone, Copy)]
@@ -269,9 +269,23 @@ fn explain(lab: Lab, error: &anyhow::Error) -> u8 {
     exit::FAILED
 }
 
-/// What of the manifest's `needs` this machine lacks, with the fixes; `None` if nothing.
-fn lacking(_lab: Lab) -> Option<Vec<String>> {
-    None
+/// What of the manifest's `needs` this machine lacks, with the fixes; `None` if nothing. The probes are asked
+/// only now, after something failed: a run that works does not pay for them.
+fn lacking(lab: Lab) -> Option<Vec<String>> {
+    let manifest: toml::Table = lab.manifest.parse().ok()?;
+    let needs = manifest.get("package")?.get("metadata")?.get("lab")?.get("needs")?.as_array()?;
+    let names: Vec<&str> = needs.iter().filter_map(|n| n.as_str()).collect();
+    let lines: Vec<String> = probe::findings(&names)
+        .iter()
+        .filter(|f| !f.works())
+        .flat_map(|f| {
+            let mut lines = vec![format!("this machine: {}", f.what)];
+            lines.extend([f.evidence.clone()].into_iter().filter(|e| !e.is_empty()));
+            lines.extend(f.fix.iter().map(|fix| format!("fix: {fix}")));
+            lines
+        })
+        .collect();
+    (!lines.is_empty()).then_some(lines)
 }
 
 fn with_replay(lab: Lab, fix: &[String]) -> Vec<String> {
