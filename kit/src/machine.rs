@@ -121,9 +121,35 @@ fn revision(sources: &str) -> String {
     find().map(|r| r.trim().chars().take(12).collect()).unwrap_or_default()
 }
 
+/// A day, as ISO 8601 writes it, of seconds since 1970: days to civil date by Howard Hinnant's algorithm
+/// (chrono-Compatible Low-Level Date Algorithms).
+pub fn date(seconds: u64) -> String {
+    let days = (seconds / 86400) as i64 + 719_468;
+    let era = days / 146_097;
+    let day_of_era = days - era * 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dates_are_right_around_leap_days() {
+        // Oracle: date -u -d @N +%F
+        let cases = [(0, "1970-01-01"), (951_782_400, "2000-02-29"), (951_868_800, "2000-03-01")];
+        for (seconds, day) in
+            cases.into_iter().chain([(1_798_761_599, "2026-12-31"), (4_107_542_400, "2100-03-01")])
+        {
+            assert_eq!(date(seconds), day);
+        }
+    }
 
     #[test]
     fn this_machine_has_a_fingerprint() {

@@ -6,7 +6,7 @@ mod lanes;
 use std::fmt::Write as _;
 
 use crate::event::{Hexdump, Item, Listing, Predict, Step, Table};
-use crate::render::terminal::date;
+use crate::machine::date;
 use crate::run::Run;
 use crate::stats::figure;
 
