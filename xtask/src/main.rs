@@ -2,12 +2,17 @@
 //!
 //! It links no lab, so that a lab that does not compile breaks neither this nor the other labs.
 
+mod book;
+mod ci;
 mod doctor;
 mod labs;
 mod list;
+mod new_lab;
 mod paths;
 mod report;
 mod run;
+mod tidy;
+mod warm;
 
 use std::process::ExitCode;
 
@@ -29,6 +34,16 @@ enum Command {
     Run(run::Options),
     /// What this machine can do, found by doing it; for one lab, or for all
     Doctor(doctor::Options),
+    /// Make a lab that builds, runs, passes its tests and is listed
+    NewLab(new_lab::Options),
+    /// Check that labs and code have the shape that CONTRIBUTING.md describes
+    Tidy,
+    /// What a change must pass besides `cargo test`: format, lints, shape, benches, links, book
+    Ci,
+    /// Build all that a meeting needs
+    Warm,
+    /// Generate and build the book
+    Book(book::Options),
 }
 
 /// Exit codes beyond 0; the labs use the same.
@@ -63,6 +78,11 @@ fn main() -> ExitCode {
         Command::List(options) => list::run(&options),
         Command::Run(options) => run::run(options),
         Command::Doctor(options) => doctor::run(&options),
+        Command::NewLab(options) => new_lab::run(&options),
+        Command::Tidy => tidy::run(),
+        Command::Ci => ci::run(),
+        Command::Warm => warm::run(),
+        Command::Book(options) => book::run(&options),
     });
     match done {
         Ok(code) => ExitCode::from(code),
