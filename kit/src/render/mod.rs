@@ -18,6 +18,12 @@ fn is_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// A metric's name as it is said: `pio_exit_ns` in `ns` is "pio exit".
+fn spoken(name: &str, unit: &str) -> String {
+    let name = name.strip_suffix(unit).and_then(|n| n.strip_suffix('_')).unwrap_or(name);
+    name.replace('_', " ")
+}
+
 /// `text` cut to `width` characters, with `…` where something was cut.
 fn clip(text: &str, width: usize) -> String {
     if text.chars().count() <= width {

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write};
 
 use crate::event::{Event, Header, Hexdump, Item, Listing, Predict, Step, Table};
 use crate::machine::date;
-use crate::render::{chart, clip, is_control, lanes};
+use crate::render::{chart, clip, is_control, lanes, spoken};
 use crate::stats::figure;
 use crate::{cleanup, sys};
 
@@ -140,7 +140,7 @@ impl Terminal {
                         figure(summary.max)
                     ),
                 };
-                wrap(&format!("{}  {FIGURE}{value}{OFF}{spread}", name.replace('_', " ")), width, "  ")
+                wrap(&format!("{}  {FIGURE}{value}{OFF}{spread}", spoken(name, unit)), width, "  ")
             }
             Item::Table(table) => rows(table, width),
             Item::Bars(bars) => chart::bars(bars, width),

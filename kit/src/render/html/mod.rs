@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use crate::event::{Hexdump, Item, Listing, Predict, Step, Table};
 use crate::machine::date;
+use crate::render::spoken;
 use crate::run::Run;
 use crate::stats::figure;
 
@@ -99,7 +100,7 @@ fn shown(item: &Item) -> String {
             } else {
                 String::new()
             };
-            let name = escape(&name.replace('_', " "));
+            let name = escape(&spoken(name, unit));
             format!("<p>{name} <strong>{} {}</strong>{spread}</p>\n", figure(summary.median), escape(unit))
         }
         Item::Table(table) => rows(table),
