@@ -153,7 +153,7 @@ pub(crate) fn build(extra: &[&str]) -> anyhow::Result<()> {
         .arg("build")
         .args(extra)
         .arg(docs())
-        .env("RUST_LOG", "warn")
+        .env("MDBOOK_LOG", "warn")
         .stdin(Stdio::null())
         .status();
     match mdbook {
