@@ -1,0 +1,17 @@
+//! What is written about commands is what they do: the README and `tests/cmd`, line by line.
+
+#[test]
+fn commands_do_what_is_written() {
+    let _dog = kit::testing::watchdog(300);
+    if let Some(why) = tests::obstacle() {
+        kit::skip!("cargo", "{why}");
+    }
+    // Builds it now, so that no case waits for that, or shows it.
+    let (code, _, stderr) = tests::ran(tests::xtask(&tests::root(), &["--version"]));
+    assert_eq!(code, Some(0), "{stderr}");
+    trycmd::TestCases::new()
+        .register_bin("cargo", tests::cargo())
+        .env("CARGO_TARGET_DIR", tests::target().display().to_string())
+        .case("../README.md")
+        .case("cmd/*.trycmd");
+}
