@@ -175,6 +175,23 @@ impl Vcpu {
         Ok(Exit { why, took })
     }
 
+    /// Maps the page where KVM notes stores to zones registered as coalesced.
+    ///
+    /// # Errors
+    /// What mmap(2) says.
+    pub fn map_coalesced_ring(&mut self) -> Result<(), SysError> {
+        self.fd_mut().map_coalesced_mmio_ring().map_err(kvm("mmap(coalesced MMIO ring)"))
+    }
+
+    /// The oldest noted store: its address and value.
+    ///
+    /// # Errors
+    /// If the ring is not mapped.
+    pub fn next_coalesced(&mut self) -> Result<Option<(u64, u64)>, SysError> {
+        let entry = self.fd_mut().coalesced_mmio_read().map_err(kvm("coalesced MMIO ring"))?;
+        Ok(entry.map(|e| (e.phys_addr, low_bytes(&e.data[..e.len as usize]))))
+    }
+
     /// Has the guest come back after every instruction, or not.
     ///
     /// # Errors

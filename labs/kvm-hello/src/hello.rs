@@ -142,12 +142,12 @@ pub fn run(mode: Mode, watch: Watch, timeout: Duration) -> Result<Hello, Error> 
 
     let (mut first_exit, mut in_guest, mut exit_count) = (None, Duration::ZERO, 0);
     let last = loop {
-        let exit = machine.run(&mut console)?;
+        let mut exit = machine.run(&mut console)?;
         first_exit.get_or_insert_with(|| machine.created.elapsed());
         in_guest += exit.took;
         exit_count += 1;
         if let Some(trace) = &mut trace {
-            trace.note(&machine, &exit)?;
+            trace.note(&machine, &mut exit)?;
         }
         if !matches!(exit.why, Why::PortOut { .. } | Why::Debug { .. }) {
             break exit;
@@ -192,13 +192,17 @@ impl Trace {
         Ok(Self { lines: program_lines(mode), before: machine.regs()?, exits: Vec::new() })
     }
 
-    fn note(&mut self, machine: &Machine, exit: &Exit) -> Result<(), Error> {
+    fn note(&mut self, machine: &Machine, exit: &mut Exit) -> Result<(), Error> {
         let regs = machine.regs()?;
         let line = match exit.why {
             // After a step RIP is at the next instruction; the one that ran is where RIP was.
             Why::Debug { .. } => self.lines.iter().find(|l| l.at == self.before.rip),
             _ => listing::instruction_of(&self.lines, regs.rip, &exit.why),
         };
+        // KVM's emulator reports a stepped `hlt` as a step, and would go on behind it.
+        if matches!(exit.why, Why::Debug { .. }) && line.is_some_and(|l| l.text == "hlt") {
+            exit.why = Why::Halt;
+        }
         self.exits.push(Traced {
             exit: exit.clone(),
             rip: regs.rip,

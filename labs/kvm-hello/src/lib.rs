@@ -1,5 +1,7 @@
 //! # kvm-hello: what is a virtual machine, from outside?
 
+pub mod cost;
+pub mod devices;
 pub mod dirty;
 pub mod error;
 pub mod exits;
@@ -7,6 +9,7 @@ pub mod hello;
 pub mod layout;
 pub mod listing;
 pub mod machine;
+pub mod misbehave;
 pub mod mode;
 pub mod paging;
 pub mod s1_real;
@@ -15,4 +18,5 @@ pub mod s3_paging32;
 pub mod s4_long;
 pub mod s5_user;
 pub mod segments;
+pub mod stats;
 pub mod sys;

@@ -3,6 +3,25 @@
 use kvm_hello::{hello::{self, Watch}, mode::Mode};
 use std::time::Duration;
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some("dev") {
+            println!("{:x?}", kvm_hello::devices::run(Duration::from_millis(2000)));
+        return;
+    }
+    if std::env::args().nth(1).as_deref() == Some("bad") {
+        for w in kvm_hello::misbehave::Wrong::ALL {
+            println!("{:x?}", kvm_hello::misbehave::run(w, Duration::from_millis(200)));
+        }
+        return;
+    }
+    if std::env::args().nth(1).as_deref() == Some("exits") {
+        for w in kvm_hello::cost::Way::ALL {
+            match kvm_hello::cost::measure(w, 1000) {
+                Ok(mut c) => { c.samples.sort(); println!("{} {} p99 {} emul {:?} {} {}", w.title(), c.samples[500], c.samples[990], c.emulated, c.events, c.arrived); }
+                Err(e) => println!("{} {e}", w.title()),
+            }
+        }
+        return;
+    }
     for mode in Mode::ALL {
         for w in [Watch::Nothing, Watch::Exits, Watch::Steps] {
         match hello::run(mode, w, Duration::from_secs(2)) {

@@ -81,7 +81,7 @@ impl Mode {
         match self {
             Mode::Real | Mode::Protected | Mode::Paging32 => layout::RESULT,
             Mode::Long => s4_long::WINDOW + layout::RESULT,
-            Mode::User => s5_user::LAZY_PAGE,
+            Mode::User => s5_user::LAZY_PAGE + layout::RESULT,
         }
     }
 

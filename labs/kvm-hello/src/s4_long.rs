@@ -63,5 +63,5 @@ pub(crate) fn enter_ring3(machine: &mut Machine, regs: kvm_regs) -> Result<(), S
     let sregs = long_mode(machine, 3)?;
     machine.set_sregs(&sregs)?;
     // IOPL 3: ring 3 may use ports.
-    machine.set_regs(&kvm_regs { rip: layout::CODE, rsp: layout::USER_STACK, rflags: 2 | 3 << 12, ..regs })
+    machine.set_regs(&kvm_regs { rsp: layout::USER_STACK, rflags: 2 | 3 << 12, ..regs })
 }

@@ -46,3 +46,12 @@ guest_code!(
 );
 guest_code!(long, guest_long, guest_long_data, guest_long_end, ".code64", "long.s", "Hello from 64 bits.");
 guest_code!(user, guest_user, guest_user_data, guest_user_end, ".code64", "user.s", "Hello from ring 3.");
+guest_code!(cost, guest_cost, guest_cost_data, guest_cost_end, ".code64", "cost.s", "One loop for each way out.");
+guest_code!(
+    misbehave, guest_misbehave, guest_misbehave_data, guest_misbehave_end,
+    ".code64", "misbehave.s", "Ways to go wrong, 16 bytes apart."
+);
+guest_code!(
+    devices, guest_devices, guest_devices_data, guest_devices_end,
+    ".code64", "devices.s", "A driver for three devices."
+);
