@@ -18,5 +18,6 @@ pub mod s3_paging32;
 pub mod s4_long;
 pub mod s5_user;
 pub mod segments;
+pub mod snapshot;
 pub mod stats;
 pub mod sys;

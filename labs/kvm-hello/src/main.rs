@@ -3,6 +3,34 @@
 use kvm_hello::{hello::{self, Watch}, mode::Mode};
 use std::time::Duration;
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some("dirty") {
+        use kvm_hello::{dirty::*, snapshot::*};
+        use std::time::Instant;
+        for m in [Method::Nothing, Method::Log, Method::Ring] {
+            let t = track(m).unwrap();
+            println!("{:?} {} {} eq {} pred {} work {:?} collect {:?}", m, t.pages.len(), t.differ.len(), t.pages==t.differ, t.differ==predicted(), t.work, t.collect);
+        }
+        let t = Instant::now();
+        let mut m = booted(Method::Nothing).unwrap();
+        println!("boot {:?}", t.elapsed());
+        let t = Instant::now();
+        let s = Snapshot::take(&mut m).unwrap();
+        println!("take {:?}", t.elapsed());
+        for i in 0..3 {
+        let t = Instant::now();
+        let a = s.restore_copy().unwrap();
+        println!("copy {:?}", t.elapsed());
+        let t = Instant::now();
+        let mut b = s.restore_cow().unwrap();
+        println!("cow {:?} {:?}", t.elapsed(), b.calls.iter().map(|c| (c.name, c.took)).collect::<Vec<_>>());
+        println!("{}", s.pages_changed(&b).unwrap());
+        let t = Instant::now();
+        s.reset(&mut b).unwrap();
+        println!("reset {:?}", t.elapsed());
+        }
+        println!("{:?}", clones(&s, 8));
+        return;
+    }
     if std::env::args().nth(1).as_deref() == Some("dev") {
             println!("{:x?}", kvm_hello::devices::run(Duration::from_millis(2000)));
         return;

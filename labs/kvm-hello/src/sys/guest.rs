@@ -55,3 +55,4 @@ guest_code!(
     devices, guest_devices, guest_devices_data, guest_devices_end,
     ".code64", "devices.s", "A driver for three devices."
 );
+guest_code!(dirty, guest_dirty, guest_dirty_data, guest_dirty_end, ".code64", "dirty.s", "Boots slowly, works a little.");
