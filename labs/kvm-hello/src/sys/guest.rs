@@ -18,9 +18,10 @@ macro_rules! guest_code {
         // A section of its own, so that `.org` counts from the program's start.
         global_asm!(
             concat!(".pushsection .rodata.", stringify!($start), ",\"a\",@progbits\n"),
-            concat!(".globl ", stringify!($start), "\n", stringify!($start), ":\n", $width, "\n"),
+            concat!(".globl ", stringify!($start), ", ", stringify!($data), ", ", stringify!($end)),
+            concat!("\n", stringify!($start), ":\n", $width, "\n"),
             include_str!(concat!("../guest/", $file)),
-            concat!("\n.globl ", stringify!($end), "\n", stringify!($end), ":\n.code64\n.popsection"),
+            concat!("\n", stringify!($end), ":\n.code64\n.popsection"),
             options(raw)
         );
         #[doc = $doc]
