@@ -148,6 +148,9 @@ pub struct Cost {
     pub arrived: u64,
 }
 
+/// Where exits are timed.
+pub const HERE: kit::Place = kit::here!();
+
 /// Measures one way, `samples` times.
 ///
 /// # Errors
@@ -188,7 +191,8 @@ pub fn measure(way: Way, samples: usize) -> Result<Cost, Error> {
         cost.events += batch;
         cost.arrived += drain(way, &mut machine, &eventfd)?;
     }
-    cost.emulated = before.zip(emulated()).map(|(before, after)| (after - before) as f64 / cost.events as f64);
+    cost.emulated =
+        before.zip(emulated()).map(|(before, after)| (after - before) as f64 / cost.events as f64);
     Ok(cost)
 }
 

@@ -65,7 +65,8 @@ pub struct Tracked {
 /// A call that failed, or an exit that was not due.
 pub fn booted(method: Method) -> Result<Machine, Error> {
     let ring = if method == Method::Ring { RING } else { 0 };
-    let mut machine = Machine::build(&Plan { memory: MEMORY, cpuid: true, dirty_ring: ring, ..Plan::default() })?;
+    let mut machine =
+        Machine::build(&Plan { memory: MEMORY, cpuid: true, dirty_ring: ring, ..Plan::default() })?;
     machine.memory().write(layout::CODE as usize, guest::dirty().bytes);
     let regs = kvm_regs {
         rip: layout::CODE,
@@ -83,14 +84,25 @@ pub fn booted(method: Method) -> Result<Machine, Error> {
     Ok(machine)
 }
 
+/// Lets a booted guest do its work; returns how long that took.
+///
+/// # Errors
+/// A call that failed, or an exit that was not due.
+pub fn work(machine: &mut Machine) -> Result<Duration, Error> {
+    run_to(machine, 0x11, "the guest's work")
+}
+
 /// Runs the guest until it writes to a port.
-pub(crate) fn run_to(machine: &mut Machine, port: u16, doing: &'static str) -> Result<Duration, Error> {
+fn run_to(machine: &mut Machine, port: u16, doing: &'static str) -> Result<Duration, Error> {
     let exit = machine.run(&mut NoBus)?;
     match exit.why {
         Why::PortOut { port: seen, .. } if seen == port => Ok(exit.took),
         _ => Err(Error::Unexpected { doing, exit: Box::new(exit), rip: machine.regs()?.rip }),
     }
 }
+
+/// Where the written pages are found.
+pub const HERE: kit::Place = kit::here!();
 
 /// Lets a booted guest work, and finds the pages that it wrote.
 ///
@@ -107,7 +119,7 @@ pub fn track(method: Method) -> Result<Tracked, Error> {
     if method != Method::Nothing {
         machine.vm.log_dirty(true)?;
     }
-    let work = run_to(&mut machine, 0x11, "the guest's work")?;
+    let work = work(&mut machine)?;
 
     let start = Instant::now();
     let pages = match (&mut ring, method) {

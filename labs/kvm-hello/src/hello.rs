@@ -11,6 +11,7 @@ use crate::listing::{self, Line, disassemble};
 use crate::machine::{Call, Machine};
 use crate::mode::Mode;
 use crate::paging::{Tables, Walk};
+use crate::s5_user;
 
 /// The data port of the first serial port.
 pub const COM1: u16 = 0x3f8;
@@ -81,6 +82,12 @@ pub struct Hello {
     pub walk: Option<Walk>,
     /// Where the guest's memory is in this process.
     pub host_address: u64,
+    /// What ring 0 of [`Mode::User`] noted of its page fault: the address and the error code.
+    pub page_fault: (u64, u64),
+    /// The physical address of the instruction that was next at the end, by the page tables.
+    pub next_instruction: Option<u64>,
+    /// Whether KVM's own walk (`KVM_TRANSLATE`) leads there too; none where it cannot be asked.
+    pub kvm_agrees: Option<bool>,
 }
 
 impl Hello {
@@ -123,6 +130,9 @@ impl Bus for Console {
     }
 }
 
+/// Where a guest runs until it halts.
+pub const HERE: kit::Place = kit::here!();
+
 /// Boots a machine into a mode, and lets the guest say hello.
 ///
 /// # Errors
@@ -155,7 +165,10 @@ pub fn run(mode: Mode, watch: Watch, timeout: Duration) -> Result<Hello, Error> 
     };
     let whole = start.elapsed();
 
-    let walk = mode.paging().map(|f| Tables::existing(machine.memory(), f).walk(mode.result_address()));
+    let (regs, sregs) = (machine.regs()?, machine.sregs()?);
+    let tables = mode.paging().map(|format| Tables::existing(machine.memory(), format));
+    let next_instruction = tables.as_ref().and_then(|t| t.walk(regs.rip).physical);
+    let kvm_walk = machine.vcpu.fd().translate_gva(regs.rip).ok();
     Ok(Hello {
         mode,
         exits: trace.map(|t| t.exits).unwrap_or_default(),
@@ -165,11 +178,14 @@ pub fn run(mode: Mode, watch: Watch, timeout: Duration) -> Result<Hello, Error> 
         in_guest,
         whole,
         last,
-        regs: machine.regs()?,
-        sregs: machine.sregs()?,
+        regs,
+        sregs,
         in_memory: result(mode, &machine),
-        walk,
+        walk: tables.map(|t| t.walk(mode.result_address())),
         host_address: machine.memory().address(),
+        page_fault: (machine.read_u64(s5_user::NOTED_ADDRESS), machine.read_u64(s5_user::NOTED_CODE)),
+        next_instruction,
+        kvm_agrees: kvm_walk.map(|t| t.valid != 0 && Some(t.physical_address) == next_instruction),
         calls: machine.calls,
     })
 }

@@ -74,18 +74,26 @@ impl Machine {
         Self::build_on(plan, || Mapping::anonymous(plan.memory).map(Arc::new))
     }
 
+    /// Where a machine is built, call by call.
+    pub const HERE: kit::Place = kit::here!();
+
     /// A machine to a plan, with memory from somewhere else: a file, a snapshot.
     ///
     /// # Errors
     /// The first call that failed.
-    pub fn build_on(plan: &Plan, memory: impl FnOnce() -> Result<Arc<Mapping>, SysError>) -> Result<Self, SysError> {
+    pub fn build_on(
+        plan: &Plan,
+        memory: impl FnOnce() -> Result<Arc<Mapping>, SysError>,
+    ) -> Result<Self, SysError> {
         let mut calls = Calls(Vec::with_capacity(10));
         let system = calls.time("open(\"/dev/kvm\")", || Kvm::new().map_err(kvm("open(\"/dev/kvm\")")))?;
         let created = Instant::now();
         let vm = calls.time("KVM_CREATE_VM", || system.create_vm().map_err(kvm("KVM_CREATE_VM")))?;
         if plan.irqchip {
             calls.time("KVM_CREATE_IRQCHIP", || vm.create_irq_chip().map_err(kvm("KVM_CREATE_IRQCHIP")))?;
-            calls.time("KVM_CREATE_PIT2", || vm.create_pit2(Default::default()).map_err(kvm("KVM_CREATE_PIT2")))?;
+            calls.time("KVM_CREATE_PIT2", || {
+                vm.create_pit2(Default::default()).map_err(kvm("KVM_CREATE_PIT2"))
+            })?;
         }
         if plan.dirty_ring > 0 {
             calls.time("KVM_ENABLE_CAP dirty ring", || crate::dirty::enable_ring(&vm, plan.dirty_ring))?;

@@ -1,66 +1,120 @@
-#![allow(clippy::print_stdout, reason = "x")]
-//! x
-use kvm_hello::{hello::{self, Watch}, mode::Mode};
-use std::time::Duration;
-fn main() {
-    if std::env::args().nth(1).as_deref() == Some("dirty") {
-        use kvm_hello::{dirty::*, snapshot::*};
-        use std::time::Instant;
-        for m in [Method::Nothing, Method::Log, Method::Ring] {
-            let t = track(m).unwrap();
-            println!("{:?} {} {} eq {} pred {} work {:?} collect {:?}", m, t.pages.len(), t.differ.len(), t.pages==t.differ, t.differ==predicted(), t.work, t.collect);
-        }
-        let t = Instant::now();
-        let mut m = booted(Method::Nothing).unwrap();
-        println!("boot {:?}", t.elapsed());
-        let t = Instant::now();
-        let s = Snapshot::take(&mut m).unwrap();
-        println!("take {:?}", t.elapsed());
-        for i in 0..3 {
-        let t = Instant::now();
-        let a = s.restore_copy().unwrap();
-        println!("copy {:?}", t.elapsed());
-        let t = Instant::now();
-        let mut b = s.restore_cow().unwrap();
-        println!("cow {:?} {:?}", t.elapsed(), b.calls.iter().map(|c| (c.name, c.took)).collect::<Vec<_>>());
-        println!("{}", s.pages_changed(&b).unwrap());
-        let t = Instant::now();
-        s.reset(&mut b).unwrap();
-        println!("reset {:?}", t.elapsed());
-        }
-        println!("{:?}", clones(&s, 8));
-        return;
+//! What is a virtual machine, from outside? Arguments and narration; the machine is in the library.
+
+#[cfg(target_arch = "x86_64")]
+mod draw;
+#[cfg(target_arch = "x86_64")]
+mod show_devices;
+#[cfg(target_arch = "x86_64")]
+mod show_dirty;
+#[cfg(target_arch = "x86_64")]
+mod show_exits;
+#[cfg(target_arch = "x86_64")]
+mod show_hello;
+#[cfg(target_arch = "x86_64")]
+mod show_misbehave;
+#[cfg(target_arch = "x86_64")]
+mod show_modes;
+#[cfg(target_arch = "x86_64")]
+mod show_paging;
+
+use std::process::ExitCode;
+
+use kit::Session;
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options of this lab")]
+struct Options {
+    /// The processor's mode when the guest starts; `all` compares them
+    #[arg(long, value_parser = ["real", "protected", "paging32", "long", "user", "all"])]
+    mode: Option<String>,
+    /// What each kind of exit costs
+    #[arg(long)]
+    exits: bool,
+    /// A serial port, a timer and a device of our own
+    #[arg(long)]
+    devices: bool,
+    /// Which pages the guest wrote; snapshots and clones
+    #[arg(long)]
+    dirty: bool,
+    /// Guests that go wrong, and what the host sees of it
+    #[arg(long, num_args = 0..=1, default_missing_value = "all", value_name = "WHICH",
+          value_parser = ["loop", "triple-fault", "no-memory", "no-device", "no-code", "not-emulated", "all"])]
+    misbehave: Option<String>,
+    /// Show every exit
+    #[arg(long)]
+    trace: bool,
+    /// Walk the guest instruction by instruction
+    #[arg(long)]
+    single_step: bool,
+    /// How long a guest may run before it is taken back
+    #[arg(long, value_name = "MS", default_value_t = 1000)]
+    timeout: u64,
+    /// Samples of each kind of exit, with --exits
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    samples: usize,
+    /// Clones of one snapshot, with --dirty
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    clones: u64,
+}
+
+fn main() -> ExitCode {
+    kit::main!(run)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn run(_: &mut Session, _: &Options) -> anyhow::Result<()> {
+    Err(kit::Unavailable {
+        what: "the guests of this lab are x86-64 programs".into(),
+        why: format!("this machine is {}", std::env::consts::ARCH),
+        fix: vec!["run it on an x86-64 machine with KVM".into()],
     }
-    if std::env::args().nth(1).as_deref() == Some("dev") {
-            println!("{:x?}", kvm_hello::devices::run(Duration::from_millis(2000)));
-        return;
+    .into())
+}
+
+#[cfg(target_arch = "x86_64")]
+fn run(s: &mut Session, o: &Options) -> anyhow::Result<()> {
+    tell(s, o).map_err(|e| match e.downcast::<kvm_hello::error::Error>() {
+        // The frame knows what to say about a failed call, so it gets the call itself.
+        Ok(kvm_hello::error::Error::Sys(call)) => call.into(),
+        Ok(other) => other.into(),
+        Err(e) => e,
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn tell(s: &mut Session, o: &Options) -> anyhow::Result<()> {
+    use kvm_hello::mode::Mode;
+    let views = [o.exits, o.devices, o.dirty, o.misbehave.is_some()].iter().filter(|v| **v).count();
+    let guest_view = o.mode.is_some() || o.trace || o.single_step;
+    if views > 1 || (views == 1 && guest_view) {
+        return Err(
+            kit::Usage("--exits, --devices, --dirty, --misbehave and --mode: one at a time".into()).into()
+        );
     }
-    if std::env::args().nth(1).as_deref() == Some("bad") {
-        for w in kvm_hello::misbehave::Wrong::ALL {
-            println!("{:x?}", kvm_hello::misbehave::run(w, Duration::from_millis(200)));
-        }
-        return;
+    let timeout = std::time::Duration::from_millis(o.timeout);
+    if o.exits {
+        return show_exits::tell(s, o.samples);
     }
-    if std::env::args().nth(1).as_deref() == Some("exits") {
-        for w in kvm_hello::cost::Way::ALL {
-            match kvm_hello::cost::measure(w, 1000) {
-                Ok(mut c) => { c.samples.sort(); println!("{} {} p99 {} emul {:?} {} {}", w.title(), c.samples[500], c.samples[990], c.emulated, c.events, c.arrived); }
-                Err(e) => println!("{} {e}", w.title()),
-            }
-        }
-        return;
+    if o.devices {
+        return show_devices::tell(s, timeout);
     }
-    for mode in Mode::ALL {
-        for w in [Watch::Nothing, Watch::Exits, Watch::Steps] {
-        match hello::run(mode, w, Duration::from_secs(2)) {
-            Ok(h) => {
-                println!("{mode:?} {w:?} {:?} {} {:?} mem {} rax {} first {:?} in {:?} whole {:?}", String::from_utf8_lossy(&h.said), h.exit_count, h.last, h.in_memory, h.regs.rax, h.first_exit, h.in_guest, h.whole);
-                if w == Watch::Exits { println!("{:x?} rip {:x}", h.walk, h.regs.rip); for t in h.exits.iter().take(5) { println!("  {} {:x} {:?} {:x?}", t.exit, t.rip, t.line.as_ref().map(|l| &l.text), t.changed); } 
-                 for c in &h.calls { println!("  {} {:?}", c.name, c.took); } }
-                if w == Watch::Nothing { for l in hello::program_lines(mode) { println!("   {:x} {} {}", l.at, l.hex(), l.text); } }
-            }
-            Err(e) => println!("{mode:?} {e}"),
+    if o.dirty {
+        return show_dirty::tell(s, o.clones);
+    }
+    if let Some(which) = &o.misbehave {
+        return show_misbehave::tell(s, which, timeout);
+    }
+    let watch = show_hello::Watching { every_exit: o.trace, every_instruction: o.single_step, timeout };
+    match o.mode.as_deref() {
+        None if s.quick() && !guest_view => show_hello::quick(s),
+        None => show_hello::tell(s, watch),
+        Some("all") if o.trace || o.single_step => {
+            Err(kit::Usage("--trace and --single-step follow one mode: name it".into()).into())
         }
+        Some("all") => show_modes::compare(s, timeout),
+        Some(name) => {
+            let mode = Mode::ALL.into_iter().find(|m| m.name() == name).unwrap_or(Mode::Real);
+            show_modes::tell(s, mode, watch)
         }
     }
 }

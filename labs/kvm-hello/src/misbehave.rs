@@ -133,6 +133,9 @@ pub struct Autopsy {
     pub rax: u64,
 }
 
+/// Where a guest goes wrong.
+pub const HERE: kit::Place = kit::here!();
+
 /// Lets a guest go wrong, for `timeout` at most.
 ///
 /// # Errors

@@ -85,6 +85,17 @@ impl Mode {
         }
     }
 
+    /// Where the mode is entered.
+    pub fn here(self) -> kit::Place {
+        match self {
+            Mode::Real => s1_real::HERE,
+            Mode::Protected => s2_protected::HERE,
+            Mode::Paging32 => s3_paging32::HERE,
+            Mode::Long => s4_long::HERE,
+            Mode::User => s5_user::HERE,
+        }
+    }
+
     /// A machine with the program loaded and the processor in this mode, not yet run.
     ///
     /// # Errors

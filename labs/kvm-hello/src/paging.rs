@@ -135,12 +135,19 @@ impl<'m> Tables<'m> {
                 self.next += 4096;
                 self.memory.write(new as usize, &[0; 4096]);
                 // The last entry decides what is allowed; those above allow everything.
-                self.set_entry(table, self.format.index(virt, level), new | PRESENT | WRITE | USER | ACCESSED);
+                self.set_entry(
+                    table,
+                    self.format.index(virt, level),
+                    new | PRESENT | WRITE | USER | ACCESSED,
+                );
                 new
             };
         }
         self.set_entry(table, self.format.index(virt, leaf), physical | flags);
     }
+
+    /// Where a walk is done by hand.
+    pub const HERE: kit::Place = kit::here!();
 
     /// Does what the processor does at a TLB miss: one load a level.
     pub fn walk(&self, virt: u64) -> Walk {

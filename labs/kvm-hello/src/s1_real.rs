@@ -9,6 +9,9 @@ use kvm_bindings::kvm_regs;
 use crate::layout;
 use crate::machine::Machine;
 
+/// Where the processor is put into this mode.
+pub const HERE: kit::Place = kit::here!();
+
 /// Puts the processor at the first instruction of the program.
 ///
 /// # Errors

@@ -10,6 +10,9 @@ use crate::layout;
 use crate::machine::Machine;
 use crate::segments::{CR0_ET, CR0_PE, Width, set_flat, write_gdt};
 
+/// Where the processor is put into this mode.
+pub const HERE: kit::Place = kit::here!();
+
 /// Puts the processor into flat 32-bit mode without paging.
 ///
 /// # Errors

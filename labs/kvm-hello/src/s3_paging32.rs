@@ -10,6 +10,9 @@ use crate::machine::Machine;
 use crate::paging::{ACCESSED, DIRTY, Format, PRESENT, Tables, WRITE};
 use crate::segments::{CR0_ET, CR0_PE, CR0_PG, Width, set_flat, write_gdt};
 
+/// Where the processor is put into this mode.
+pub const HERE: kit::Place = kit::here!();
+
 /// Puts the processor into flat 32-bit mode with two-level paging.
 ///
 /// # Errors

@@ -17,6 +17,9 @@ pub const WINDOW: u64 = 0x1234_5678_9000;
 /// Flags of a page that ring 0 may read and write, its tables never to be written by the processor.
 pub(crate) const KERNEL: u64 = PRESENT | WRITE | ACCESSED | DIRTY;
 
+/// Where the processor is put into this mode.
+pub const HERE: kit::Place = kit::here!();
+
 /// Puts the processor into 64-bit mode, ring 0.
 ///
 /// # Errors

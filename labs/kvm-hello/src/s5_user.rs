@@ -25,6 +25,9 @@ pub const NOTED_ADDRESS: u64 = 0x408;
 /// Where ring 0 notes its error code: bit 1 a write, bit 2 from ring 3.
 pub const NOTED_CODE: u64 = 0x410;
 
+/// Where the processor is put into this mode.
+pub const HERE: kit::Place = kit::here!();
+
 /// Puts the processor into 64-bit mode, ring 0, with an IDT, a TSS and a user half of memory.
 ///
 /// # Errors

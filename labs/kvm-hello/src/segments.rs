@@ -70,7 +70,14 @@ fn flat(selector: u16, ring: u8) -> kvm_segment {
 
 /// The task state segment at [`layout::TSS`], busy, as it is once loaded.
 pub fn task() -> kvm_segment {
-    kvm_segment { base: layout::TSS, limit: 103, selector: selector::TSS, type_: 0xb, present: 1, ..Default::default() }
+    kvm_segment {
+        base: layout::TSS,
+        limit: 103,
+        selector: selector::TSS,
+        type_: 0xb,
+        present: 1,
+        ..Default::default()
+    }
 }
 
 /// Puts flat segments of a ring into all segment registers.

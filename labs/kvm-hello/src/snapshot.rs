@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use kit::SysError;
 use kvm_bindings::{kvm_fpu, kvm_regs, kvm_sregs};
 
-use crate::dirty::{differing, run_to};
+use crate::dirty::{differing, work};
 use crate::error::{Error, kvm};
 use crate::layout;
 use crate::machine::{Machine, Plan};
@@ -33,6 +33,9 @@ pub struct Snapshot {
     file: File,
     memory: usize,
 }
+
+/// Where a machine is frozen and thawed.
+pub const HERE: kit::Place = kit::here!();
 
 impl Snapshot {
     /// Copies a machine's state. Its last exit must be settled (see [`crate::sys::kvm::Vcpu::settle`]).
@@ -128,9 +131,15 @@ pub fn clones(snapshot: &Snapshot, count: u64) -> Result<Vec<Clone>, Error> {
     }
     let mut done = Vec::new();
     for (id, machine, ready) in &mut machines {
-        let work = run_to(machine, 0x11, "the clone's work")?;
+        let took = work(machine)?;
         let own_pages = snapshot.pages_changed(machine)?;
-        done.push(Clone { id: *id, ready: *ready, work, result: machine.read_u64(layout::RESULT), own_pages });
+        done.push(Clone {
+            id: *id,
+            ready: *ready,
+            work: took,
+            result: machine.read_u64(layout::RESULT),
+            own_pages,
+        });
     }
     Ok(done)
 }

@@ -17,6 +17,9 @@ use kit::SysError;
 use crate::machine::Machine;
 use crate::sys::kvm::stats_fd;
 
+/// Where the counters are read.
+pub const HERE: kit::Place = kit::here!();
+
 /// The counters of one vCPU, readable at any time.
 #[derive(Debug)]
 pub struct Stats {

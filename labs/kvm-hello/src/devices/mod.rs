@@ -116,6 +116,9 @@ pub struct Report {
     pub exits: u64,
 }
 
+/// Where the devices meet their driver.
+pub const HERE: kit::Place = kit::here!();
+
 /// Runs the driver in `guest/devices.s` against the three devices.
 ///
 /// # Errors

@@ -24,6 +24,9 @@ pub fn offset(address: u64) -> Option<u64> {
     address.checked_sub(layout::MMIO).filter(|offset| *offset < 16)
 }
 
+/// Where its registers are.
+pub const HERE: kit::Place = kit::here!();
+
 impl Device for Multiplier {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         let value = match offset {

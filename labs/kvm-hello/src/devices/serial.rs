@@ -62,6 +62,9 @@ impl Serial {
     }
 }
 
+/// Where its registers are.
+pub const HERE: kit::Place = kit::here!();
+
 impl Device for Serial {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         data.fill(0);

@@ -5,6 +5,9 @@
 
 use std::time::{Duration, Instant};
 
+/// Where the timer is described.
+pub const HERE: kit::Place = kit::here!();
+
 /// The crystal of the IBM PC: 14.31818 MHz / 12.
 pub const HERTZ: u32 = 1_193_182;
 /// What `guest/devices.s` loads into channel 0.

@@ -42,18 +42,49 @@ macro_rules! guest_code {
 
 guest_code!(real, guest_real, guest_real_data, guest_real_end, ".code16", "real.s", "Hello from 16 bits.");
 guest_code!(
-    protected, guest_protected, guest_protected_data, guest_protected_end,
-    ".code32", "protected.s", "Hello from 32 bits."
+    protected,
+    guest_protected,
+    guest_protected_data,
+    guest_protected_end,
+    ".code32",
+    "protected.s",
+    "Hello from 32 bits."
 );
 guest_code!(long, guest_long, guest_long_data, guest_long_end, ".code64", "long.s", "Hello from 64 bits.");
 guest_code!(user, guest_user, guest_user_data, guest_user_end, ".code64", "user.s", "Hello from ring 3.");
-guest_code!(cost, guest_cost, guest_cost_data, guest_cost_end, ".code64", "cost.s", "One loop for each way out.");
 guest_code!(
-    misbehave, guest_misbehave, guest_misbehave_data, guest_misbehave_end,
-    ".code64", "misbehave.s", "Ways to go wrong, 16 bytes apart."
+    cost,
+    guest_cost,
+    guest_cost_data,
+    guest_cost_end,
+    ".code64",
+    "cost.s",
+    "One loop for each way out."
 );
 guest_code!(
-    devices, guest_devices, guest_devices_data, guest_devices_end,
-    ".code64", "devices.s", "A driver for three devices."
+    misbehave,
+    guest_misbehave,
+    guest_misbehave_data,
+    guest_misbehave_end,
+    ".code64",
+    "misbehave.s",
+    "Ways to go wrong, 16 bytes apart."
 );
-guest_code!(dirty, guest_dirty, guest_dirty_data, guest_dirty_end, ".code64", "dirty.s", "Boots slowly, works a little.");
+guest_code!(
+    devices,
+    guest_devices,
+    guest_devices_data,
+    guest_devices_end,
+    ".code64",
+    "devices.s",
+    "A driver for three devices."
+);
+guest_code!(
+    dirty,
+    guest_dirty,
+    guest_dirty_data,
+    guest_dirty_end,
+    ".code64",
+    "dirty.s",
+    "Boots slowly, works a little."
+);

@@ -1,5 +1,8 @@
 //! Memory that a guest and the host share: mapped by mmap(2), reached by raw pointers only.
-#![allow(unsafe_code, reason = "mmap, and raw access to memory that a guest writes behind the compiler's back")]
+#![allow(
+    unsafe_code,
+    reason = "mmap, and raw access to memory that a guest writes behind the compiler's back"
+)]
 
 use std::fs::File;
 use std::os::fd::{AsRawFd as _, FromRawFd as _};
@@ -28,7 +31,13 @@ impl Mapping {
     /// # Errors
     /// What mmap(2) says, chiefly `ENOMEM`.
     pub fn anonymous(len: usize) -> Result<Self, SysError> {
-        Self::map("mmap(anonymous)", len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, -1, 0)
+        Self::map(
+            "mmap(anonymous)",
+            len,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        )
     }
 
     /// The file's own pages: writes reach the file.

@@ -1,0 +1,267 @@
+//! The default run: a machine, a program, its exits, and where the time went.
+
+use std::time::Duration;
+
+use kit::{Bars, Listing, Predict, Session, Summary, Table};
+use kvm_hello::cost::{self, Way};
+use kvm_hello::exits::Why;
+use kvm_hello::hello::{self, Change, Hello, Traced, Watch};
+use kvm_hello::listing::Line;
+use kvm_hello::machine::{Call, Machine};
+use kvm_hello::mode::Mode;
+
+/// What to show of the guest's way.
+#[derive(Debug, Clone, Copy)]
+pub struct Watching {
+    pub every_exit: bool,
+    pub every_instruction: bool,
+    pub timeout: Duration,
+}
+
+impl Watching {
+    pub fn watch(self) -> Watch {
+        if self.every_instruction { Watch::Steps } else { Watch::Exits }
+    }
+}
+
+/// The bare hello: nothing but the machine and its three results.
+pub fn quick(s: &mut Session) -> anyhow::Result<()> {
+    let hello = hello::run(Mode::Real, Watch::Nothing, Duration::ZERO)?;
+    s.step_at("A guest says hello", hello::HERE);
+    said(s, &hello);
+    metrics(s, &hello);
+    checks(s, &hello);
+    Ok(())
+}
+
+/// The whole story.
+pub fn tell(s: &mut Session, w: Watching) -> anyhow::Result<()> {
+    let hello = hello::run(Mode::Real, w.watch(), w.timeout)?;
+    let lines = hello::program_lines(Mode::Real);
+
+    s.step_at("Ask the kernel for a machine", Machine::HERE);
+    s.table(call_table(hello.calls.iter().filter(|c| words(c).is_some())));
+    s.say("A machine is **three file descriptors** and a mapping: no firmware, no disk, no clock.");
+
+    s.step_at(
+        format!("Put {} bytes of program into its memory", Mode::Real.program().bytes.len()),
+        Mode::Real.here(),
+    );
+    s.listing(program_listing("16-bit code at 0x1000", &lines));
+    s.say("To the host, the guest's memory is a mapping like any other: loading a program is a copy.");
+
+    s.step_at("Let it run until it wants something", hello::HERE);
+    let letters = hello.said.len();
+    s.predict(Predict::new(
+        &format!("how many times does the guest leave to print {letters} letters and stop?"),
+        [
+            "once".into(),
+            format!("{letters} times"),
+            format!("{} times", letters + 1),
+            "never: it has a screen".into(),
+        ],
+        2,
+        "Each letter is an exit of its own, and so is hlt: there is nobody inside who could collect them.",
+    ));
+    said(s, &hello);
+    s.table(exit_table(&hello.exits, w.every_exit || w.every_instruction || s.verbose() > 0));
+    if w.every_instruction {
+        s.say(format!("**{} steps**: with single-step on, every instruction is an exit.", hello.exits.len()));
+    } else {
+        s.say(format!(
+            "**{} exits**: every letter cost a round trip guest, kernel, us and back.",
+            hello.exit_count
+        ));
+    }
+
+    s.step_at("Where the start-up time went", Machine::HERE);
+    s.bars(waterfall(&hello));
+    let most = hello.calls.iter().max_by_key(|c| c.took);
+    if let Some(most) = most {
+        s.say(format!(
+            "**{:.2} ms** from nothing to the end; {} took most of it.",
+            ms(hello.whole),
+            most.name
+        ));
+    }
+
+    s.step_at("What one exit costs", cost::HERE);
+    for way in [Way::Port, Way::Mmio] {
+        let cost = cost::measure(way, 300)?;
+        s.measure(way.metric(), "ns", summary(&cost.samples));
+        if way == Way::Port {
+            emulation(s, &cost);
+        }
+    }
+
+    metrics(s, &hello);
+    checks(s, &hello);
+    s.so("a VM is a loop around one ioctl; its cost is the exits.", "--mode all, --exits, --single-step");
+    Ok(())
+}
+
+/// Says when KVM runs ring 0 in its emulator, for then times are not those of a processor.
+fn emulation(s: &mut Session, cost: &cost::Cost) {
+    let Some(emulated) = cost.emulated else { return };
+    s.metric("emulated_per_exit", "1", emulated);
+    if emulated >= 0.5 {
+        s.say(format!(
+            "This KVM **emulates ring 0**: {emulated:.1} instructions an exit, counted by itself. \
+             On most machines the processor runs them, and an exit takes 1 to 2 us."
+        ));
+    }
+}
+
+pub fn metrics(s: &mut Session, hello: &Hello) {
+    let call = |name: &str| hello.calls.iter().find(|c| c.name == name).map_or(0.0, |c| us(c.took));
+    s.metric("vm_create_us", "us", call("KVM_CREATE_VM"));
+    s.metric("vcpu_create_us", "us", call("KVM_CREATE_VCPU"));
+    s.metric("first_exit_us", "us", us(hello.first_exit));
+    s.metric("whole_us", "us", us(hello.whole));
+    s.metric("exits", "1", hello.exit_count as f64);
+}
+
+pub fn checks(s: &mut Session, hello: &Hello) {
+    let said = String::from_utf8_lossy(&hello.said);
+    s.check(
+        "hello_text",
+        hello.said_hello(),
+        format!("the guest said {:?} and left by {}", said.trim_end(), hello.last),
+    );
+    s.check("result_in_memory", hello.in_memory(), format!("{} at 0x400", hello.in_memory));
+    s.check("result_in_register", hello.in_register(), format!("{} in rax", hello.regs.rax));
+}
+
+pub fn said(s: &mut Session, hello: &Hello) {
+    let text = String::from_utf8_lossy(&hello.said);
+    s.listing(Listing::new("").line(format!("guest> {}", text.trim_end()), ""));
+}
+
+/// A program, its exits marked.
+pub fn program_listing(title: &str, lines: &[Line]) -> Listing {
+    lines.iter().fold(Listing::new(title), |listing, line| {
+        let note = match line.text.as_str() {
+            text if text.starts_with("out") => "leaves the machine",
+            "hlt" => "leaves it for the last time",
+            _ => "",
+        };
+        listing.line(format!("{:4x}  {:<20}  {}", line.at, line.hex(), line.text), note)
+    })
+}
+
+/// What a call gives, for those that a machine is made of.
+fn words(call: &Call) -> Option<&'static str> {
+    Some(match call.name {
+        "open(\"/dev/kvm\")" => "KVM itself",
+        "KVM_CREATE_VM" => "a machine: an address space, empty",
+        "KVM_CREATE_IRQCHIP" => "interrupt controllers",
+        "KVM_CREATE_PIT2" => "a timer",
+        "mmap" => "memory of ours",
+        "KVM_SET_USER_MEMORY_REGION" => "which is its memory from 0 on",
+        "KVM_CREATE_VCPU" => "a processor, just reset",
+        "KVM_GET_SUPPORTED_CPUID" => "what KVM can offer as a processor",
+        "KVM_SET_CPUID2" => "what the guest is told it has",
+        "KVM_GET_SREGS" => "system registers",
+        "KVM_SET_SREGS" => "the mode it starts in",
+        "KVM_SET_REGS" => "where it starts",
+        _ => return None,
+    })
+}
+
+pub fn call_table<'c>(calls: impl Iterator<Item = &'c Call>) -> Table {
+    let mut table = Table::new(["call", "gives", "us"]).right([2]);
+    for call in calls {
+        table.push([
+            call.name.to_owned(),
+            words(call).unwrap_or("").to_owned(),
+            format!("{:.1}", us(call.took)),
+        ]);
+    }
+    table
+}
+
+/// The exits; `all` of them, or the first, the last and how many were alike between.
+pub fn exit_table(exits: &[Traced], all: bool) -> Table {
+    let mut table = Table::new(["exit", "why", "rip", "instruction", "changed", "us"]).right([0, 5]);
+    let folded = if all || exits.len() <= 8 { 0..0 } else { 4..exits.len() - 3 };
+    for (i, e) in exits.iter().enumerate() {
+        if i == folded.start && !folded.is_empty() {
+            table.push([
+                "…".into(),
+                format!("{} more like it", folded.len()),
+                "".into(),
+                "".into(),
+                "".into(),
+                "".into(),
+            ]);
+        }
+        if folded.contains(&i) {
+            continue;
+        }
+        let instruction = e.line.as_ref().map_or("?", |l| l.text.as_str());
+        table.push([
+            (i + 1).to_string(),
+            e.exit.to_string(),
+            format!("{:x}", e.rip),
+            instruction.to_owned(),
+            changed(e),
+            format!("{:.1}", us(e.exit.took)),
+        ]);
+    }
+    table
+}
+
+/// The registers that changed, the letter that goes out first.
+fn changed(e: &Traced) -> String {
+    let mut parts = Vec::new();
+    if let Why::PortOut { value, width: 1, .. } = e.exit.why {
+        parts.push(format!("al={}", letter(value as u8)));
+    }
+    let spoken = !parts.is_empty();
+    for Change { name, after, .. } in &e.changed {
+        // The flags change all the time, and al has been said.
+        if *name != "rflags" && !(spoken && *name == "rax") {
+            parts.push(format!("{name}={after:x}"));
+        }
+    }
+    if parts.len() > 3 {
+        parts.truncate(3);
+        parts.push("…".into());
+    }
+    parts.join(" ")
+}
+
+fn letter(byte: u8) -> String {
+    if byte.is_ascii_graphic() || byte == b' ' { format!("'{}'", byte as char) } else { format!("{byte:#x}") }
+}
+
+/// The calls one after the other, then the first run, then the rest of the runs.
+fn waterfall(hello: &Hello) -> Bars {
+    let mut bars = Bars::new("from open to the last exit", "us").with_share();
+    let mut at = 0.0;
+    for call in &hello.calls {
+        if words(call).is_none() || us(call.took) < 0.01 * us(hello.whole) {
+            continue;
+        }
+        bars = bars.from(at, call.name, us(call.took));
+        at += us(call.took);
+    }
+    let small: f64 = us(hello.whole) - at - us(hello.in_guest);
+    bars.from(at, "KVM_RUN, all of them", us(hello.in_guest)).from(
+        at + us(hello.in_guest),
+        "the rest",
+        small.max(0.0),
+    )
+}
+
+pub fn summary(nanoseconds: &[u64]) -> Summary {
+    Summary::of(&nanoseconds.iter().map(|n| *n as f64).collect::<Vec<_>>())
+}
+
+pub fn us(d: Duration) -> f64 {
+    d.as_secs_f64() * 1e6
+}
+
+pub fn ms(d: Duration) -> f64 {
+    d.as_secs_f64() * 1e3
+}
