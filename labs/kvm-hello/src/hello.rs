@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use kvm_bindings::{kvm_regs, kvm_sregs};
 
-use crate::error::Error;
+use crate::error::{Error, kvm};
 use crate::exits::{Bus, Exit, Why};
 use crate::layout;
 use crate::listing::{self, Line, disassemble};
@@ -78,13 +78,20 @@ pub struct Hello {
     pub sregs: kvm_sregs,
     /// The word where the result should be.
     pub in_memory: u64,
-    /// How the address of the result is translated, where the mode has page tables.
-    pub walk: Option<Walk>,
+    /// What the page tables say, where the mode has any.
+    pub paging: Option<Paging>,
     /// Where the guest's memory is in this process.
     pub host_address: u64,
     /// What ring 0 of [`Mode::User`] noted of its page fault: the address and the error code.
     pub page_fault: (u64, u64),
-    /// The physical address of the instruction that was next at the end, by the page tables.
+}
+
+/// What the page tables say at the end of a run.
+#[derive(Debug)]
+pub struct Paging {
+    /// How the address of the result is translated.
+    pub walk: Walk,
+    /// The physical address of the instruction that was next.
     pub next_instruction: Option<u64>,
     /// Whether KVM's own walk (`KVM_TRANSLATE`) leads there too; none where it cannot be asked.
     pub kvm_agrees: Option<bool>,
@@ -150,6 +157,7 @@ pub fn run(mode: Mode, watch: Watch, timeout: Duration) -> Result<Hello, Error> 
         }
     };
 
+    let calls = std::mem::take(&mut machine.calls);
     let (mut first_exit, mut in_guest, mut exit_count) = (None, Duration::ZERO, 0);
     let last = loop {
         let mut exit = machine.run(&mut console)?;
@@ -165,10 +173,13 @@ pub fn run(mode: Mode, watch: Watch, timeout: Duration) -> Result<Hello, Error> 
     };
     let whole = start.elapsed();
 
-    let (regs, sregs) = (machine.regs()?, machine.sregs()?);
-    let tables = mode.paging().map(|format| Tables::existing(machine.memory(), format));
-    let next_instruction = tables.as_ref().and_then(|t| t.walk(regs.rip).physical);
-    let kvm_walk = machine.vcpu.fd().translate_gva(regs.rip).ok();
+    let regs = machine.regs()?;
+    let (sregs, paging) = match watch {
+        Watch::Nothing => Default::default(),
+        Watch::Exits | Watch::Steps => {
+            (machine.vcpu.fd().get_sregs().map_err(kvm("KVM_GET_SREGS"))?, paging(mode, &machine, regs.rip))
+        }
+    };
     Ok(Hello {
         mode,
         exits: trace.map(|t| t.exits).unwrap_or_default(),
@@ -181,12 +192,21 @@ pub fn run(mode: Mode, watch: Watch, timeout: Duration) -> Result<Hello, Error> 
         regs,
         sregs,
         in_memory: result(mode, &machine),
-        walk: tables.map(|t| t.walk(mode.result_address())),
+        paging,
         host_address: machine.memory().address(),
         page_fault: (machine.read_u64(s5_user::NOTED_ADDRESS), machine.read_u64(s5_user::NOTED_CODE)),
+        calls,
+    })
+}
+
+fn paging(mode: Mode, machine: &Machine, rip: u64) -> Option<Paging> {
+    let tables = Tables::existing(machine.memory(), mode.paging()?);
+    let next_instruction = tables.walk(rip).physical;
+    let by_kvm = machine.vcpu.fd().translate_gva(rip).ok();
+    Some(Paging {
+        walk: tables.walk(mode.result_address()),
         next_instruction,
-        kvm_agrees: kvm_walk.map(|t| t.valid != 0 && Some(t.physical_address) == next_instruction),
-        calls: machine.calls,
+        kvm_agrees: by_kvm.map(|t| t.valid != 0 && Some(t.physical_address) == next_instruction),
     })
 }
 

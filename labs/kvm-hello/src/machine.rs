@@ -85,7 +85,7 @@ impl Machine {
         plan: &Plan,
         memory: impl FnOnce() -> Result<Arc<Mapping>, SysError>,
     ) -> Result<Self, SysError> {
-        let mut calls = Calls(Vec::with_capacity(10));
+        let mut calls = Calls(Vec::with_capacity(16));
         let system = calls.time("open(\"/dev/kvm\")", || Kvm::new().map_err(kvm("open(\"/dev/kvm\")")))?;
         let created = Instant::now();
         let vm = calls.time("KVM_CREATE_VM", || system.create_vm().map_err(kvm("KVM_CREATE_VM")))?;

@@ -58,6 +58,10 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    #[cfg(target_arch = "x86_64")]
+    if std::env::args_os().skip(1).eq(["--quick"]) && show_hello::bare() {
+        return ExitCode::SUCCESS;
+    }
     kit::main!(run)
 }
 
