@@ -145,6 +145,14 @@ pub const HERE: kit::Place = kit::here!();
 /// # Errors
 /// A call that failed. A guest that went astray is not an error: see [`Hello::last`].
 pub fn run(mode: Mode, watch: Watch, timeout: Duration) -> Result<Hello, Error> {
+    run_and_keep(mode, watch, timeout).map(|(hello, _)| hello)
+}
+
+/// The same, and the machine stays.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_and_keep(mode: Mode, watch: Watch, timeout: Duration) -> Result<(Hello, Machine), Error> {
     let start = Instant::now();
     let mut machine = mode.machine()?;
     let mut console = Console::default();
@@ -180,7 +188,7 @@ pub fn run(mode: Mode, watch: Watch, timeout: Duration) -> Result<Hello, Error> 
             (machine.vcpu.fd().get_sregs().map_err(kvm("KVM_GET_SREGS"))?, paging(mode, &machine, regs.rip))
         }
     };
-    Ok(Hello {
+    let hello = Hello {
         mode,
         exits: trace.map(|t| t.exits).unwrap_or_default(),
         exit_count,
@@ -196,7 +204,8 @@ pub fn run(mode: Mode, watch: Watch, timeout: Duration) -> Result<Hello, Error> 
         host_address: machine.memory().address(),
         page_fault: (machine.read_u64(s5_user::NOTED_ADDRESS), machine.read_u64(s5_user::NOTED_CODE)),
         calls,
-    })
+    };
+    Ok((hello, machine))
 }
 
 fn paging(mode: Mode, machine: &Machine, rip: u64) -> Option<Paging> {
