@@ -80,6 +80,16 @@ pub fn suberror_name(suberror: u32) -> &'static str {
     }
 }
 
+/// The instruction bytes that KVM could not emulate, from the data of `KVM_INTERNAL_ERROR_EMULATION`.
+///
+/// `struct { u64 flags; u8 size; u8 bytes[15]; }`, the bytes valid where flag 0 is set (linux/kvm.h).
+pub fn not_emulated(data: &[u64]) -> Option<Vec<u8>> {
+    let [flags, first, second, ..] = *data else { return None };
+    let words = [first.to_le_bytes(), second.to_le_bytes()].concat();
+    let size = usize::from(words[0]).min(15);
+    (flags & 1 == 1).then(|| words[1..=size].to_vec())
+}
+
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use kvm_bindings::{kvm_regs, kvm_sregs};
 
-use crate::error::{Error, kvm};
+use crate::error::Error;
 use crate::exits::{Bus, Exit, Why};
 use crate::layout;
 use crate::listing::{self, Line, disassemble};
@@ -74,27 +74,19 @@ pub struct Hello {
     pub last: Exit,
     /// The registers then.
     pub regs: kvm_regs,
-    /// The system registers then.
+    /// The system registers before the first instruction, as KVM reads them back; with
+    /// [`Watch::Nothing`], empty.
     pub sregs: kvm_sregs,
     /// The word where the result should be.
     pub in_memory: u64,
-    /// What the page tables say, where the mode has any.
-    pub paging: Option<Paging>,
+    /// How the address of the result is translated, where the mode has page tables.
+    pub walk: Option<Walk>,
+    /// The physical address of the instruction that was next at the end, by the page tables.
+    pub next_instruction: Option<u64>,
     /// Where the guest's memory is in this process.
     pub host_address: u64,
     /// What ring 0 of [`Mode::User`] noted of its page fault: the address and the error code.
     pub page_fault: (u64, u64),
-}
-
-/// What the page tables say at the end of a run.
-#[derive(Debug)]
-pub struct Paging {
-    /// How the address of the result is translated.
-    pub walk: Walk,
-    /// The physical address of the instruction that was next.
-    pub next_instruction: Option<u64>,
-    /// Whether KVM's own walk (`KVM_TRANSLATE`) leads there too; none where it cannot be asked.
-    pub kvm_agrees: Option<bool>,
 }
 
 impl Hello {
@@ -156,16 +148,15 @@ pub fn run_and_keep(mode: Mode, watch: Watch, timeout: Duration) -> Result<(Hell
     let start = Instant::now();
     let mut machine = mode.machine()?;
     let mut console = Console::default();
-    let mut trace = match watch {
-        Watch::Nothing => None,
-        Watch::Exits | Watch::Steps => {
-            machine.vcpu.single_step(watch == Watch::Steps)?;
-            machine.vcpu.set_deadline(Some(timeout))?;
-            Some(Trace::start(mode, &machine)?)
-        }
-    };
-
+    let (mut trace, mut sregs) = (None, kvm_sregs::default());
     let calls = std::mem::take(&mut machine.calls);
+    if watch != Watch::Nothing {
+        machine.vcpu.single_step(watch == Watch::Steps)?;
+        machine.vcpu.set_deadline(Some(timeout))?;
+        trace = Some(Trace::start(mode, &machine)?);
+        sregs = machine.sregs()?;
+    }
+
     let (mut first_exit, mut in_guest, mut exit_count) = (None, Duration::ZERO, 0);
     let last = loop {
         let mut exit = machine.run(&mut console)?;
@@ -182,12 +173,7 @@ pub fn run_and_keep(mode: Mode, watch: Watch, timeout: Duration) -> Result<(Hell
     let whole = start.elapsed();
 
     let regs = machine.regs()?;
-    let (sregs, paging) = match watch {
-        Watch::Nothing => Default::default(),
-        Watch::Exits | Watch::Steps => {
-            (machine.vcpu.fd().get_sregs().map_err(kvm("KVM_GET_SREGS"))?, paging(mode, &machine, regs.rip))
-        }
-    };
+    let tables = mode.paging().map(|format| Tables::existing(machine.memory(), format));
     let hello = Hello {
         mode,
         exits: trace.map(|t| t.exits).unwrap_or_default(),
@@ -200,23 +186,13 @@ pub fn run_and_keep(mode: Mode, watch: Watch, timeout: Duration) -> Result<(Hell
         regs,
         sregs,
         in_memory: result(mode, &machine),
-        paging,
+        walk: tables.as_ref().map(|t| t.walk(mode.result_address())),
+        next_instruction: tables.and_then(|t| t.walk(regs.rip).physical),
         host_address: machine.memory().address(),
         page_fault: (machine.read_u64(s5_user::NOTED_ADDRESS), machine.read_u64(s5_user::NOTED_CODE)),
         calls,
     };
     Ok((hello, machine))
-}
-
-fn paging(mode: Mode, machine: &Machine, rip: u64) -> Option<Paging> {
-    let tables = Tables::existing(machine.memory(), mode.paging()?);
-    let next_instruction = tables.walk(rip).physical;
-    let by_kvm = machine.vcpu.fd().translate_gva(rip).ok();
-    Some(Paging {
-        walk: tables.walk(mode.result_address()),
-        next_instruction,
-        kvm_agrees: by_kvm.map(|t| t.valid != 0 && Some(t.physical_address) == next_instruction),
-    })
 }
 
 /// The result, as wide as the mode's `mov` made it.

@@ -124,6 +124,16 @@ impl Machine {
         u64::from_le_bytes(bytes)
     }
 
+    /// Where KVM's own walk of the guest's page tables leads a virtual address; none if nowhere.
+    ///
+    /// # Errors
+    /// What the ioctl says.
+    #[doc(alias = "KVM_TRANSLATE")]
+    pub fn translate(&self, virt: u64) -> Result<Option<u64>, SysError> {
+        let found = self.vcpu.fd().translate_gva(virt).map_err(kvm("KVM_TRANSLATE"))?;
+        Ok((found.valid != 0).then_some(found.physical_address))
+    }
+
     /// The general registers.
     ///
     /// # Errors

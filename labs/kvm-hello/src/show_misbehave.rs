@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use kit::{Hexdump, Predict, Session, Table};
-use kvm_hello::exits::{Why, suberror_name};
+use kvm_hello::exits::{Why, not_emulated, suberror_name};
+use kvm_hello::listing::hex;
 use kvm_hello::misbehave::{self, Autopsy, Wrong};
 
 use crate::show_hello::ms;
@@ -52,12 +53,17 @@ fn question(wrong: Wrong) -> Option<Predict> {
 fn show(s: &mut Session, a: &Autopsy) {
     let line = a.line.as_ref().map_or_else(String::new, |l| format!("{:#x}: {}", l.at, l.text));
     let mut table = Table::new(["", ""]).row(["instruction", &line]).mark(["exit", a.exit.why.name()]);
-    if let Why::InternalError { suberror, data } = &a.exit.why {
-        table.push(["suberror", &format!("{suberror} {}", suberror_name(*suberror))]);
-        let words: Vec<_> = data.iter().map(|w| format!("{w:x}")).collect();
-        table.push(["KVM adds", &words.join(" ")]);
-    } else {
-        table.push(["which is", &a.exit.to_string()]);
+    match &a.exit.why {
+        Why::InternalError { suberror, data } => {
+            table.push(["suberror", &format!("{suberror} {}", suberror_name(*suberror))]);
+            match not_emulated(data) {
+                Some(bytes) => table
+                    .push(["KVM adds", &format!("not emulated: {} …", hex(&bytes[..bytes.len().min(8)]))]),
+                None => table.push(["KVM adds", "no instruction bytes: it could not fetch any"]),
+            }
+        }
+        Why::Interrupted => table.push(["because", "a timer's signal, and immediate_exit"]),
+        why => table.push(["which is", &why.to_string()]),
     }
     table.push(["rip", &format!("{:#x}", a.rip)]);
     if matches!(a.exit.why, Why::MmioRead { .. } | Why::PortIn { .. }) {

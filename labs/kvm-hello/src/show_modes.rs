@@ -46,8 +46,8 @@ pub fn tell(s: &mut Session, mode: Mode, w: Watching) -> anyhow::Result<()> {
             hello.page_fault.0, hello.page_fault.1
         ));
     }
-    if let Some(paging) = &hello.paging {
-        show_paging::tell(s, mode, &paging.walk, hello.host_address);
+    if let Some(walk) = &hello.walk {
+        show_paging::tell(s, mode, walk, hello.host_address);
     }
     metrics(s, &hello);
     checks(s, &hello);
@@ -109,9 +109,9 @@ pub fn compare(s: &mut Session, timeout: Duration) -> anyhow::Result<()> {
     }
 
     if let Some(long) = runs.iter().find(|r| r.mode == Mode::Long && !r.kvm_cannot())
-        && let Some(paging) = &long.paging
+        && let Some(walk) = &long.walk
     {
-        show_paging::tell(s, Mode::Long, &paging.walk, long.host_address);
+        show_paging::tell(s, Mode::Long, walk, long.host_address);
     }
     for run in &runs {
         s.metric(&format!("{}_first_exit_us", run.mode.name()), "us", us(run.first_exit));
@@ -139,24 +139,20 @@ fn cannot(s: &mut Session, hello: &Hello) -> bool {
     if !hello.kvm_cannot() {
         return false;
     }
-    let mapped = match &hello.paging {
-        Some(p) if p.next_instruction.is_some() => {
-            let kvm = match p.kvm_agrees {
-                Some(true) => "; KVM_TRANSLATE agrees",
-                Some(false) => "; KVM_TRANSLATE does not find it",
-                None => "",
-            };
-            format!(
-                ", although the tables, walked by hand, lead it to {:#x}{kvm}",
-                p.next_instruction.unwrap_or(0)
-            )
+    let mapped = match hello.next_instruction {
+        Some(physical) => format!(", although the tables, walked by hand, lead it to {physical:#x}"),
+        None => String::new(),
+    };
+    let dropped = match hello.mode.paging() {
+        Some(_) if hello.sregs.cr0 & CR0_PG == 0 => {
+            format!("KVM took CR0.PG = 1 and reads it back as 0 (CR0 {:#x}), then ", hello.sregs.cr0)
         }
         _ => String::new(),
     };
     s.missing(
         format!("{}: this KVM cannot", title(hello.mode)),
         format!(
-            "{} at the first instruction (rip {:#x}){mapped}. The same bytes run in protected mode.",
+            "{dropped}{} at the first instruction (rip {:#x}){mapped}. The same bytes run in protected mode.",
             hello.last.why.name(),
             hello.regs.rip
         ),
