@@ -21,16 +21,22 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<u8> {
         None => (labs::all()?, probe::all()),
         Some(name) => {
             let labs = vec![labs::find(name)?];
-            let mut names = labs::named(&labs);
+            let mut names = related(&labs::named(&labs));
             names.push(NOISE);
-            let findings = probe::findings(&names);
-            (labs, findings)
+            (labs, probe::findings(&names))
         }
     };
     let text = if options.json { json(&labs, &findings)? } else { page(&labs, &findings, Style::stdout()) };
     report::print(&text)?;
     let all_run = labs.iter().all(|l| l.verdict(&findings) != Verdict::Unavailable);
     Ok(if all_run { 0 } else { exit::UNAVAILABLE })
+}
+
+/// The findings of the areas that `names` are of: who needs `kvm` wants to know of `kvm.speed`.
+fn related(names: &[&str]) -> Vec<&'static str> {
+    let area = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+    let areas: Vec<String> = names.iter().map(|n| area(n)).collect();
+    probe::NAMES.into_iter().filter(|n| areas.contains(&area(n))).collect()
 }
 
 fn json(labs: &[Lab], findings: &[Finding]) -> anyhow::Result<String> {
