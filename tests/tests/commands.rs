@@ -15,3 +15,13 @@ fn commands_do_what_is_written() {
         .case("../README.md")
         .case("cmd/*.trycmd");
 }
+
+#[test]
+fn the_checkout_is_in_shape() {
+    let _dog = kit::testing::watchdog(300);
+    if let Some(why) = tests::obstacle() {
+        kit::skip!("cargo", "{why}");
+    }
+    let (code, stdout, stderr) = tests::ran(tests::xtask(&tests::root(), &["tidy"]));
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+}

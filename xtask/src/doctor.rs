@@ -79,7 +79,7 @@ fn effects<'a>(labs: &'a [Lab], finding: &Finding) -> impl Iterator<Item = (&'a 
 fn page(labs: &[Lab], findings: &[Finding], style: Style) -> String {
     let mut text = String::new();
     for finding in findings {
-        text += &entry(labs, finding, style);
+        text += &entry(labs, findings, finding, style);
     }
     text.push('\n');
     let name_width = labs.iter().map(|l| columns(&l.name)).max().unwrap_or(0) + 2;
@@ -97,7 +97,7 @@ fn page(labs: &[Lab], findings: &[Finding], style: Style) -> String {
 const INDENT: usize = 6 + 23;
 
 /// One finding: what, evidence at the right or below, and for a "no" the labs and the fix.
-fn entry(labs: &[Lab], finding: &Finding, style: Style) -> String {
+fn entry(labs: &[Lab], findings: &[Finding], finding: &Finding, style: Style) -> String {
     let word = match finding.verdict {
         _ if finding.name == NOISE => String::new(),
         probe::Verdict::Ok => "ok    ".into(),
@@ -118,7 +118,11 @@ fn entry(labs: &[Lab], finding: &Finding, style: Style) -> String {
     };
     text = format!("{word}{first}{text}");
     if !finding.works() {
-        let concerned: Vec<_> = effects(labs, finding).map(|(lab, needs)| effect(lab, needs, name)).collect();
+        // A lab that does not run at all is not "reduced" by what else is missing.
+        let concerned: Vec<_> = effects(labs, finding)
+            .filter(|(lab, needs)| *needs || lab.verdict(findings) != Verdict::Unavailable)
+            .map(|(lab, needs)| effect(lab, needs, name))
+            .collect();
         if !concerned.is_empty() {
             text += &hanging("      labs: ", &concerned.join("; "));
         }
