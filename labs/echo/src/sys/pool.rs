@@ -1,0 +1,152 @@
+//! A ring of buffers that the kernel takes from (`IORING_REGISTER_PBUF_RING`, Linux 5.19).
+#![allow(unsafe_code, reason = "memory that the kernel reads and writes on its own")]
+
+use std::num::NonZeroUsize;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use kit::SysError;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+/// Bytes in a buffer.
+pub const BUFFER: usize = 4096;
+/// Bytes from one buffer to the next. A cache line more than a page: buffers that all began at the same
+/// offset of a page would compete for the same few sets of the L1 cache.
+const STRIDE: usize = BUFFER + 64;
+
+/// An entry as the kernel reads it: `struct io_uring_buf` in include/uapi/linux/io_uring.h.
+/// The tail of the ring lies over `resv` of the first entry.
+#[repr(C)]
+struct Entry {
+    addr: u64,
+    len: u32,
+    bid: u16,
+    resv: u16,
+}
+
+/// Received bytes in a buffer of the pool. Whoever has it must give it back with
+/// [`Ring::give_back`](super::Ring::give_back); it is not `Copy` so that this happens once.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Piece {
+    pub(super) bid: u16,
+    /// Bytes received into it, counted from its start.
+    pub len: u32,
+}
+
+/// The ring of entries and the buffers they name, in one mapping.
+#[derive(Debug)]
+pub(super) struct Pool {
+    map: NonNull<std::ffi::c_void>,
+    len: NonZeroUsize,
+    buffers_at: usize,
+    entries: u16,
+    tail: u16,
+    /// Which buffer lies at which place of the ring: a bundle names only its first.
+    order: Vec<u16>,
+    /// The place at which a buffer was given to the kernel last.
+    place: Vec<u16>,
+}
+
+impl Pool {
+    pub fn new(entries: u16) -> Result<Pool, SysError> {
+        let page = 4096;
+        let buffers_at = (usize::from(entries) * size_of::<Entry>()).next_multiple_of(page);
+        let len = NonZeroUsize::MIN.saturating_add(buffers_at + usize::from(entries) * STRIDE - 1);
+        let (prot, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE);
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice replaces nothing.
+        let map = unsafe { mmap_anonymous(None, len, prot, flags) }.map_err(SysError::nix("mmap"))?;
+        let places = usize::from(entries);
+        let mut pool = Pool {
+            map,
+            len,
+            buffers_at,
+            entries,
+            tail: 0,
+            order: vec![0; places],
+            place: vec![0; places],
+        };
+        (0..entries).for_each(|bid| pool.give(bid));
+        pool.publish();
+        Ok(pool)
+    }
+
+    pub fn address(&self) -> u64 {
+        self.map.as_ptr() as u64
+    }
+
+    pub fn entries(&self) -> u16 {
+        self.entries
+    }
+
+    /// Where a buffer begins.
+    pub fn buffer(&self, bid: u16) -> *mut u8 {
+        assert!(bid < self.entries);
+        let offset = self.buffers_at + usize::from(bid) * STRIDE;
+        // SAFETY: `bid` is below `entries`, so the offset is inside the mapping of `len` bytes.
+        unsafe { self.map.as_ptr().cast::<u8>().add(offset) }
+    }
+
+    /// Writes a buffer into the next entry. The kernel sees it after [`Pool::publish`].
+    pub fn give(&mut self, bid: u16) {
+        let place = self.tail & (self.entries - 1);
+        let buffer = self.buffer(bid) as u64;
+        // SAFETY: `place` is below `entries`, whose entries begin the mapping.
+        let entry = unsafe { self.map.as_ptr().cast::<Entry>().add(usize::from(place)) };
+        // SAFETY: `entry` points into the mapping and is aligned; the kernel does not read an entry at
+        // or beyond the tail. Fields are written one by one since entry 0 holds the tail in `resv`.
+        unsafe { (&raw mut (*entry).addr).write_volatile(buffer) };
+        // SAFETY: as above.
+        unsafe { (&raw mut (*entry).len).write_volatile(BUFFER as u32) };
+        // SAFETY: as above.
+        unsafe { (&raw mut (*entry).bid).write_volatile(bid) };
+        self.order[usize::from(place)] = bid;
+        self.place[usize::from(bid)] = place;
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    /// Lets the kernel have what was given.
+    pub fn publish(&self) {
+        let first = self.map.as_ptr().cast::<Entry>();
+        // SAFETY: the first entry begins the mapping, which is large and aligned enough for it.
+        let tail = unsafe { &raw mut (*first).resv };
+        // SAFETY: aligned, inside the mapping, and only ever accessed as an atomic from here on. The
+        // kernel reads it with smp_load_acquire (io_ring_buffer_select in io_uring/kbuf.c).
+        let tail = unsafe { AtomicU16::from_ptr(tail) };
+        // Release: pairs with that acquire, so that the kernel sees the entries before the tail.
+        tail.store(self.tail, Ordering::Release);
+    }
+
+    /// The buffers that a completion of `total` bytes filled, of which the kernel names the first: the
+    /// others follow it in the ring.
+    pub fn pieces(&self, first: u16, total: u32) -> impl Iterator<Item = Piece> + '_ {
+        let start = self.place[usize::from(first)];
+        let count = total.div_ceil(BUFFER as u32).max(1);
+        (0..count).map(move |i| {
+            let place = start.wrapping_add(i as u16) & (self.entries - 1);
+            let done = i * BUFFER as u32;
+            Piece { bid: self.order[usize::from(place)], len: (total - done).min(BUFFER as u32) }
+        })
+    }
+
+    /// Appends a piece, from `skip` bytes on, to ordinary memory.
+    pub fn copy(&self, piece: &Piece, skip: usize, to: &mut Vec<u8>) {
+        let len = (piece.len as usize).min(BUFFER).saturating_sub(skip);
+        to.reserve(len);
+        // SAFETY: `skip + len` is at most BUFFER wherever `len` is not 0; for 0 nothing is read.
+        let from = unsafe { self.buffer(piece.bid).add(skip.min(BUFFER)) };
+        let end = to.spare_capacity_mut().as_mut_ptr().cast::<u8>();
+        // SAFETY: `from` has `len` readable bytes that the kernel has finished writing and does not touch
+        // until the piece is given back; `end` has room for `len`, reserved above; they are different
+        // allocations.
+        unsafe { std::ptr::copy_nonoverlapping(from, end, len) };
+        // SAFETY: capacity was reserved, and the bytes were written just now.
+        unsafe { to.set_len(to.len() + len) };
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `new`, whole. Ring drops a pool only when no operation is under way.
+        let _ = unsafe { munmap(self.map, self.len.get()) };
+    }
+}
