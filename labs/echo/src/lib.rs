@@ -1,8 +1,10 @@
 //! echo
 pub mod conn;
+pub mod control;
 pub mod counts;
 mod listen;
 pub mod load;
+pub mod measure;
 pub mod s1_blocking;
 pub mod s2_poll;
 pub mod s3_epoll;
