@@ -108,9 +108,12 @@ fn spawn(key: u64, fd: OwnedFd, live: &Arc<Live>, shared: &Arc<Shared>) {
     let (thread_live, thread_shared) = (Arc::clone(live), Arc::clone(shared));
     let thread = thread::Builder::new().stack_size(STACK).spawn(move || {
         echo(&fd, &thread_shared);
-        lock(&thread_live).remove(&key);
-        drop(fd);
         thread_shared.counts.add(&Counts { closed: 1, ..Counts::default() });
+        // Closed under the lock: who sees the list empty may count on it.
+        let mut conns = lock(&thread_live);
+        conns.remove(&key);
+        drop(fd);
+        drop(conns);
         thread_live.gone.notify_all();
     });
     if thread.is_err() {

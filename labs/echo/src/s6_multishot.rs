@@ -45,6 +45,8 @@ struct Conn {
     fresh: Vec<Piece>,
     /// In the send under way.
     sending: Vec<Piece>,
+    /// Whether that send completes only if it falls short.
+    quiet: bool,
     /// Copied out of the ring because the client does not read.
     spill: Vec<u8>,
     /// The part of an earlier `spill` whose send is under way.
@@ -134,6 +136,7 @@ impl Server<'_> {
                     recv: Recv::Off,
                     fresh: Vec::new(),
                     sending: Vec::new(),
+                    quiet: false,
                     spill: Vec::new(),
                     spilling: None,
                     ended: false,
@@ -215,7 +218,7 @@ impl Server<'_> {
             }
             self.mark(at);
         } else {
-            conn.ops -= u32::from(!self.quiet);
+            conn.ops -= u32::from(!conn.quiet);
             self.sent(at, sent);
         }
     }
@@ -291,11 +294,14 @@ impl Server<'_> {
         if !conn.fresh.is_empty() && conn.sending.is_empty() {
             let rest = conn.fresh.split_off(conn.fresh.len().min(GATHER));
             conn.sending = std::mem::replace(&mut conn.fresh, rest);
-            conn.ops += u32::from(!self.quiet);
-            if self.quiet {
+            // A quiet send wakes nobody, so it is only for connections that need nothing after it.
+            conn.quiet = self.quiet && conn.recv == Recv::Armed && conn.fresh.is_empty();
+            if conn.quiet {
                 self.quiet_batch.push(at);
+            } else {
+                conn.ops += 1;
             }
-            ring.send_pieces(conn.sock, Op::Send.tag(at), at, &conn.sending, self.quiet)?;
+            ring.send_pieces(conn.sock, Op::Send.tag(at), at, &conn.sending, conn.quiet)?;
         }
         if conn.recv == Recv::Off && !conn.ended {
             conn.recv = Recv::Armed;

@@ -53,8 +53,12 @@ pub(crate) struct Hub<'a> {
     pub ring: Ring,
     pub counts: Counts,
     listener: Option<Listener>,
+    /// Whether one submission accepts again and again. Not into the ring's own table: with that full, the
+    /// kernel still accepts, finds no place, and closes the connection; so there it is asked one by one.
     multi: bool,
     accepting: bool,
+    /// Connections that are open.
+    open: usize,
     gate: Gate,
     deadline: Option<Instant>,
     cut: bool,
@@ -70,12 +74,14 @@ impl<'a> Hub<'a> {
     ) -> Result<(Self, Vec<String>), SysError> {
         let (mut ring, notes) = Ring::new(knobs, multi)?;
         ring.poll_readable(shared.stop.as_fd(), Op::Stop.tag(0))?;
+        let multi = multi && ring.table().is_none();
         let hub = Hub {
             ring,
             counts: Counts::default(),
             listener: Some(listener),
             multi,
             accepting: false,
+            open: 0,
             gate: Gate::default(),
             deadline: None,
             cut: false,
@@ -104,6 +110,9 @@ impl<'a> Hub<'a> {
     pub fn enter(&mut self, busy: bool) -> Result<(), SysError> {
         if self.gate.over() {
             self.gate.open();
+        }
+        if !self.gate.paused() && self.ring.table() == Some(self.open) {
+            self.gate.pause(&mut self.counts);
         }
         if let Some(listener) = self.listener.as_ref().filter(|_| !self.accepting && !self.gate.paused()) {
             self.ring.accept(listener.as_fd(), Op::Accept.tag(0), self.multi)?;
@@ -157,6 +166,7 @@ impl<'a> Hub<'a> {
         match done.result() {
             Ok(fd) => {
                 self.counts.accepted += 1;
+                self.open += 1;
                 Ok(Some(self.ring.sock(fd)))
             }
             Err(e) if out_of_descriptors(e) => {
@@ -173,6 +183,7 @@ impl<'a> Hub<'a> {
 
     pub fn close(&mut self, sock: Sock) -> Result<(), SysError> {
         self.counts.closed += 1;
+        self.open -= 1;
         self.gate.open();
         self.ring.close(sock, Op::Other.tag(0))
     }

@@ -1,21 +1,22 @@
-//! A million echoes through every server.
-use echo::load::{Arrivals, Client, Load, Payload, Until};
-use echo::server;
-use echo::spec::Spec;
+//! A million echoes through every server, over 500 connections, with random sizes and cuts, byte for byte.
+
+mod common;
+
+use echo::load::{Client, Payload, Until};
 
 #[test]
-fn million() {
-    let n: u64 = std::env::var("N").ok().and_then(|s| s.parse().ok()).unwrap_or(1_000_000);
-    for spec in Spec::all() {
-        let t = std::time::Instant::now();
-        let server = server::start(spec, "127.0.0.1:0".parse().unwrap()).unwrap();
-        let load = Load { addr: server.addr, connections: 500, payload: Payload::Random(200), depth: 16, arrivals: Arrivals::Closed };
+fn a_million_echoes_through_every_server() {
+    for spec in common::specs() {
+        let _dog = kit::testing::watchdog(120);
+        let server = common::start(spec);
+        let load = common::load(server.addr, 500, Payload::Random(200), 16);
         let mut client = Client::connect(load).unwrap();
-        let report = client.run(Until::Requests(n)).unwrap();
-        assert_eq!(report.requests, n);
+        // The client compares every byte with what it sent, and fails at the first that differs.
+        let report = client.run(Until::Requests(1_000_000)).unwrap_or_else(|e| panic!("{spec}: {e}"));
         drop(client);
         let counts = server.stop().unwrap();
-        assert_eq!(counts.bytes, report.bytes);
-        eprintln!("{spec} {:?} {:?}", t.elapsed(), counts);
+        assert_eq!(report.requests, 1_000_000, "{spec}");
+        assert_eq!(counts.bytes, report.bytes, "{spec}");
+        assert_eq!((counts.accepted, counts.closed, counts.cut), (500, 500, 0), "{spec}");
     }
 }

@@ -15,10 +15,8 @@ pub struct Stream {
 impl Default for Stream {
     fn default() -> Self {
         let mut random = Random::new(0x5eed);
-        let mut bytes: Vec<u8> = (0..PERIOD).map(|_| random.next() as u8).collect();
-        bytes.extend_from_within(..);
-        bytes.truncate(PERIOD + LONGEST);
-        Stream { bytes }
+        let period: Vec<u8> = (0..PERIOD).map(|_| random.next() as u8).collect();
+        Stream { bytes: period.into_iter().cycle().take(PERIOD + LONGEST).collect() }
     }
 }
 

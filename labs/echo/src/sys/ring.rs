@@ -67,7 +67,8 @@ pub struct Ring {
     early: VecDeque<Done>,
     /// Operations that have not completed for good. Quiet ones are done when `enter` returns.
     under_way: usize,
-    fixed: bool,
+    /// Size of the ring's own table of files, if connections go there.
+    table: Option<usize>,
     sqpoll: bool,
     /// Calls of io_uring_enter(2).
     pub enters: u64,
@@ -83,14 +84,17 @@ impl Ring {
     pub fn new(knobs: &Knobs, with_pool: bool) -> Result<(Ring, Vec<String>), SysError> {
         let mut notes = Vec::new();
         let io = setup(knobs, &mut notes)?;
-        let mut fixed = knobs.fixed_files;
-        if fixed {
+        let mut table = knobs.fixed_files.then_some(0);
+        if table.is_some() {
             let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
             let size = limit.map_or(1024, |(soft, _)| soft).min(1 << 15) as u32;
-            if let Err(e) = io.submitter().register_files_sparse(size) {
-                notes.push(format!("registered files refused ({e}): ordinary descriptors instead"));
-                fixed = false;
-            }
+            table = match io.submitter().register_files_sparse(size) {
+                Ok(()) => Some(size as usize),
+                Err(e) => {
+                    notes.push(format!("registered files refused ({e}): ordinary descriptors instead"));
+                    None
+                }
+            };
         }
         let pool = with_pool.then(|| Pool::new(knobs.buffers)).transpose()?;
         if let Some(pool) = &pool {
@@ -105,7 +109,7 @@ impl Ring {
             held: ManuallyDrop::new(Vec::new()),
             early: VecDeque::new(),
             under_way: 0,
-            fixed,
+            table,
             sqpoll: knobs.sqpoll,
             enters: 0,
             submitted: 0,
@@ -129,9 +133,14 @@ impl Ring {
         self.io.params().is_feature_skip_cqe_on_success() && !self.sqpoll
     }
 
+    /// How many connections its own table has room for; none if they are ordinary descriptors.
+    pub fn table(&self) -> Option<usize> {
+        self.table
+    }
+
     /// The connection that an accept returned.
     pub fn sock(&self, accepted: u32) -> Sock {
-        Sock { number: accepted, fixed: self.fixed }
+        Sock { number: accepted, fixed: self.table.is_some() }
     }
 
     /// Submits all that is queued and waits until there is a completion or the time is over.
@@ -219,7 +228,7 @@ impl Ring {
     pub fn accept(&mut self, listener: BorrowedFd<'_>, tag: u64, multi: bool) -> Result<(), SysError> {
         let fd = types::Fd(listener.as_raw_fd());
         let flags = libc::SOCK_CLOEXEC;
-        let entry = match (multi, self.fixed) {
+        let entry = match (multi, self.table.is_some()) {
             (true, true) => opcode::AcceptMulti::new(fd).allocate_file_index(true).build(),
             (true, false) => opcode::AcceptMulti::new(fd).flags(flags).build(),
             (false, fixed) => {
