@@ -184,3 +184,30 @@ pub fn ping_pong(connections: usize, payload: usize) -> Load {
         arrivals: Arrivals::Closed,
     }
 }
+
+/// Rounds in turn: each pair one round, then all again, so that what the machine does to one it does to
+/// the others. Sample `[i][r]` is round `r` of pair `i`. A round before the first is thrown away.
+///
+/// # Errors
+/// As [`Pair::round`].
+pub fn in_turn(
+    pairs: &mut [Pair],
+    rounds: usize,
+    each: Duration,
+    mut done: impl FnMut(),
+) -> Result<Vec<Vec<Sample>>, LoadError> {
+    let mut samples: Vec<Vec<Sample>> = pairs.iter().map(|_| Vec::new()).collect();
+    for pair in pairs.iter_mut() {
+        pair.client.run(Until::Elapsed(each / 4))?;
+    }
+    for round in 0..rounds {
+        // Every other round backwards: who goes first has no advantage.
+        let order: Vec<usize> =
+            if round % 2 == 0 { (0..pairs.len()).collect() } else { (0..pairs.len()).rev().collect() };
+        for i in order {
+            samples[i].push(pairs[i].round(Until::Elapsed(each))?);
+            done();
+        }
+    }
+    Ok(samples)
+}
