@@ -87,11 +87,8 @@ impl Target {
     /// # Errors
     /// What the program says it failed with, or that it ended.
     pub fn spawn(command: &mut Command) -> Result<Target, SysError> {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(SysError::io("execve"))?;
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(SysError::io("execve"))?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(SysError::new("pipe2", 0));
         };

@@ -7,6 +7,7 @@ mod show_overload;
 mod show_pair;
 mod show_servers;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use kit::Session;
@@ -43,7 +44,7 @@ fn child(spec: &str) -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("echo --child: {e}");
+            let _ = writeln!(std::io::stderr(), "echo --child: {e}");
             ExitCode::FAILURE
         }
     }

@@ -33,7 +33,7 @@ impl Cpus {
         let all = sched_getaffinity(this).map_err(SysError::nix("sched_getaffinity"))?;
         let mut usable = (0..CpuSet::count()).filter(|&cpu| all.is_set(cpu).unwrap_or(false));
         let server = usable.next().unwrap_or(0);
-        let cpus = Cpus { all, server, client: usable.last().unwrap_or(server) };
+        let cpus = Cpus { all, server, client: usable.next_back().unwrap_or(server) };
         cpus.go(cpus.client)?;
         Ok(cpus)
     }

@@ -69,10 +69,8 @@ pub(crate) fn serve(listener: Listener, shared: Arc<Shared>, ready: &Ready) -> R
     loop {
         let mut counts = Counts { wait: 1, ..Counts::default() };
         let wanted = if gate.paused() { PollFlags::empty() } else { PollFlags::POLLIN };
-        let mut fds = [
-            PollFd::new(shared.stop.as_fd(), PollFlags::POLLIN),
-            PollFd::new(listener.as_fd(), wanted),
-        ];
+        let mut fds =
+            [PollFd::new(shared.stop.as_fd(), PollFlags::POLLIN), PollFd::new(listener.as_fd(), wanted)];
         let timeout = PollTimeout::try_from(timeout_ms(gate.until(), None)).unwrap_or(PollTimeout::NONE);
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}

@@ -64,8 +64,7 @@ pub(crate) struct Server<'a> {
 
 impl<'a> Server<'a> {
     pub fn new(listener: Listener, shared: &'a Shared, interest: EpollFlags) -> Result<Self, SysError> {
-        let epoll =
-            Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(SysError::nix("epoll_create1"))?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(SysError::nix("epoll_create1"))?;
         let mut s = Server {
             epoll,
             listener: None,

@@ -59,7 +59,13 @@ pub(crate) fn serve(
                         Ok(n) if n > 0 => {
                             hub.counts.bytes += u64::from(n);
                             conn.part = 0..n as usize;
-                            hub.ring.send_bytes(conn.sock, Op::Send.tag(at), at, buffer, conn.part.clone())?;
+                            hub.ring.send_bytes(
+                                conn.sock,
+                                Op::Send.tag(at),
+                                at,
+                                buffer,
+                                conn.part.clone(),
+                            )?;
                         }
                         // The end, and by now it has its whole echo; or an error.
                         _ => close(&mut hub, &mut conns, at)?,

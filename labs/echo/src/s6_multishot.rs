@@ -15,7 +15,7 @@
 //!
 //! A client that does not read: what its socket did not take is copied out of the ring, its receive is
 //! cancelled, and armed again when all is sent. Buffers received before the cancellation took effect
-//! are kept too, so what a connection holds is bounded by the ring of buffers (1 MiB by default), and
+//! are kept too, so what a connection holds is bounded by the ring of buffers (4 MiB by default), and
 //! by twice that where the kernel may receive while it submits.
 
 use kit::SysError;
@@ -116,10 +116,10 @@ pub(crate) fn serve(
             s.event(event)?;
         }
         // No more completions: the quiet sends that did not fail have gone well.
-        for at in std::mem::take(&mut s.quiet_batch) {
+        while let Some(at) = s.quiet_batch.pop() {
             s.sent(at, usize::MAX);
         }
-        for at in std::mem::take(&mut s.todo) {
+        while let Some(at) = s.todo.pop() {
             s.look_after(at)?;
         }
     }
@@ -186,6 +186,7 @@ impl Server<'_> {
             Ok(n) => self.hub.counts.bytes += u64::from(n),
             Err(Errno::ENOBUFS) => {
                 self.hub.counts.starved += 1;
+                self.hub.ring.starved();
                 // Arming it now would find no buffer again.
                 self.starved.push(at);
                 return;
@@ -292,8 +293,11 @@ impl Server<'_> {
             return Ok(());
         }
         if !conn.fresh.is_empty() && conn.sending.is_empty() {
-            let rest = conn.fresh.split_off(conn.fresh.len().min(GATHER));
-            conn.sending = std::mem::replace(&mut conn.fresh, rest);
+            // `sending` is empty: swapped, neither of the two allocates again.
+            std::mem::swap(&mut conn.fresh, &mut conn.sending);
+            if conn.sending.len() > GATHER {
+                conn.fresh.extend(conn.sending.drain(GATHER..));
+            }
             // A quiet send wakes nobody, so it is only for connections that need nothing after it.
             conn.quiet = self.quiet && conn.recv == Recv::Armed && conn.fresh.is_empty();
             if conn.quiet {

@@ -84,11 +84,19 @@ pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
         }
     }
     s.table(table);
-    s.say(format!("{n} connections, {} bytes, {rounds} rounds in turn; CPU time and system calls of a request.", o.payload));
+    s.say(format!(
+        "{n} connections, {} bytes, {rounds} rounds in turn; CPU time and system calls of a request.",
+        o.payload
+    ));
     s.step("What each one does");
-    s.table(specs.iter().fold(Table::new(["knob", "what it changes"]), |t, (_, label, why)| t.row([*label, *why])));
+    s.table(
+        specs
+            .iter()
+            .fold(Table::new(["knob", "what it changes"]), |t, (_, label, why)| t.row([*label, *why])),
+    );
     let first = Ratio::paired(&cpu(&samples[specs.len() - 2]), &cpu(&samples[0]));
-    let total = first.map_or(String::new(), |r| format!("all of them together take {} of epoll's CPU time", r));
+    let total =
+        first.map_or(String::new(), |r| format!("all of them together take {} of epoll's CPU time", r));
     let lesson = match best {
         Some((saved, label)) => format!("{label} bought most ({:.0} %); {total}", saved * 100.0),
         None => format!("no single knob stands out from the noise of this machine; {total}"),

@@ -124,7 +124,8 @@ fn svg(squares: &[Square], connections: &[usize]) -> String {
     for (i, n) in connections.iter().enumerate() {
         let x = left + w * i + w / 2;
         let plural = if *n == 1 { "connection" } else { "connections" };
-        let _ = write!(out, "<text x=\"{x}\" y=\"22\" text-anchor=\"middle\" class=\"soft\">{n} {plural}</text>");
+        let _ =
+            write!(out, "<text x=\"{x}\" y=\"22\" text-anchor=\"middle\" class=\"soft\">{n} {plural}</text>");
     }
     for (i, square) in squares.iter().enumerate() {
         let (column, row) = (i % connections.len(), i / connections.len());

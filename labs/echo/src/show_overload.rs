@@ -34,7 +34,11 @@ pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
         "The server used {:.0} % of its CPU, the client {:.0} %: {}.",
         sample.server_share() * 100.0,
         sample.report.cpu_share() * 100.0,
-        if sample.client_bound() { "**the client is the bottleneck**" } else { "the server is not held back by the client" }
+        if sample.client_bound() {
+            "**the client is the bottleneck**"
+        } else {
+            "the server is not held back by the client"
+        }
     ));
 
     s.step("More closed loop: more connections ask, and nothing seems to break");
@@ -43,7 +47,12 @@ pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
         let mut pair = o.pair(spec, ping_pong(n, o.payload as usize), &cpus)?;
         pair.client.run(Until::Elapsed(each / 8))?;
         let report = pair.round(Until::Elapsed(each / 3))?.report;
-        table.push([figure(n as f64), figure(report.rate()), figure(report.us(50.0)), figure(report.us(99.0))]);
+        table.push([
+            figure(n as f64),
+            figure(report.rate()),
+            figure(report.us(50.0)),
+            figure(report.us(99.0)),
+        ]);
     }
     s.table(table);
     s.say("Each client asks again only when it is answered: a slow server is asked less. Latency grows gently, because the load gives way.");
@@ -56,7 +65,8 @@ pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
         "Each second 20 % of a second's work is left over, and the next requests wait for it.",
     ));
     let mut table =
-        Table::new(["offered", "asked/s", "answered/s", "p50 us", "p99 us", "naive p99 us", "lie"]).right(0..7);
+        Table::new(["offered", "asked/s", "answered/s", "p50 us", "p99 us", "naive p99 us", "lie"])
+            .right(0..7);
     let (mut due, mut naive) = (Vec::new(), Vec::new());
     let mut last_lie = 0.0;
     for percent in [50.0, 80.0, 95.0, 105.0, 120.0] {

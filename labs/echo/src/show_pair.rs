@@ -60,7 +60,8 @@ pub fn connect(s: &mut Session, o: &Options, addr: SocketAddr) -> anyhow::Result
         figure(report.rate())
     ));
     let mut table = Table::new(["percentile", "from when it was due, us", "naive, us"]).right([0, 1, 2]);
-    let percentiles = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9), ("p99.99", 99.99), ("max", 100.0)];
+    let percentiles =
+        [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9), ("p99.99", 99.99), ("max", 100.0)];
     for (name, p) in percentiles {
         table.push([name.to_owned(), figure(report.us(p)), figure(report.naive_us(p))]);
         let name = name.replace('.', "_");
@@ -83,13 +84,22 @@ pub fn connect(s: &mut Session, o: &Options, addr: SocketAddr) -> anyhow::Result
     if report.cpu_share() > 0.9 {
         s.say("**The generator is the bottleneck**: what you see is its speed, not the server's.");
     } else if o.rate.is_some() && late > report.us(50.0) {
-        s.say(format!("The generator was late itself: p99 {} us. Small latencies are its own.", figure(late)));
+        s.say(format!(
+            "The generator was late itself: p99 {} us. Small latencies are its own.",
+            figure(late)
+        ));
     }
     s.check("every_echo_right", true, "each byte was compared");
     let lie = report.us(99.0) / report.naive_us(99.0).max(0.001);
     match o.rate {
-        None => s.so("a closed loop: due and sent are the same time, so both columns agree", "--rate 10000 --poisson"),
-        Some(_) => s.so(format!("counted from the sending, p99 would look {} times better", figure(lie)), "--rate higher"),
+        None => s.so(
+            "a closed loop: due and sent are the same time, so both columns agree",
+            "--rate 10000 --poisson",
+        ),
+        Some(_) => s.so(
+            format!("counted from the sending, p99 would look {} times better", figure(lie)),
+            "--rate higher",
+        ),
     }
     Ok(())
 }

@@ -74,10 +74,8 @@ fn compare(
              connections are busy, the more requests share it.",
         ));
     }
-    let mut pairs = servers
-        .iter()
-        .map(|(_, spec)| o.pair(*spec, load, cpus))
-        .collect::<anyhow::Result<Vec<Pair>>>()?;
+    let mut pairs =
+        servers.iter().map(|(_, spec)| o.pair(*spec, load, cpus)).collect::<anyhow::Result<Vec<Pair>>>()?;
     let samples = in_turn(&mut pairs, rounds, each, || {})?;
     let head = ["server", "req/s", "p50 us", "p99 us", "CPU us", "syscalls", "per enter", "switches"];
     let mut table = Table::new(head).right(1..8);
@@ -88,7 +86,9 @@ fn compare(
     for ((name, _), samples) in servers.iter().zip(&samples) {
         let bound = samples.iter().filter(|x| x.client_bound()).count();
         if bound * 2 > samples.len() {
-            s.say(format!("Against {name} the client was the bottleneck: its CPU was busier than the server's."));
+            s.say(format!(
+                "Against {name} the client was the bottleneck: its CPU was busier than the server's."
+            ));
         }
     }
     let ratio = match &samples[..] {
@@ -223,4 +223,3 @@ fn conclude(s: &mut Session, ratios: &[(usize, Option<Ratio>)]) {
     };
     s.so(lesson, "--knobs, --map, --overload");
 }
-

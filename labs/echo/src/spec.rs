@@ -83,7 +83,7 @@ impl Knobs {
         bundles: false,
         sqpoll: false,
         cq_entries: 0,
-        buffers: 256,
+        buffers: 128,
     };
 
     /// What serves small requests best.
@@ -141,7 +141,9 @@ impl Spec {
 
 /// Not the name of a server or of a knob.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no server or knob `{0}`; servers: blocking poll epoll epoll-et oneshot multishot io_uring; knobs, added with +: coop defer quiet fixed bundle sqpoll cq=N bufs=N")]
+#[error(
+    "no server or knob `{0}`; servers: blocking poll epoll epoll-et oneshot multishot io_uring; knobs, added with +: coop defer quiet fixed bundle sqpoll cq=N bufs=N"
+)]
 pub struct UnknownSpec(String);
 
 impl FromStr for Spec {

@@ -8,8 +8,8 @@ use kit::SysError;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send};
 
-use super::stream::{Random, Stream};
 use super::LoadError;
+use super::stream::{Random, Stream};
 
 /// A request under way.
 #[derive(Debug)]

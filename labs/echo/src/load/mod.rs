@@ -325,7 +325,8 @@ impl Client {
         }
         let conn = &self.conns[at];
         if conn.stuck != was {
-            let on = if conn.stuck { EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
+            let on =
+                if conn.stuck { EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
             self.epoll
                 .modify(conn, &mut EpollEvent::new(on, at as u64))
                 .map_err(SysError::nix("epoll_ctl(MOD)"))?;

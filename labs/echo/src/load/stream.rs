@@ -15,7 +15,7 @@ pub struct Stream {
 impl Default for Stream {
     fn default() -> Self {
         let mut random = Random::new(0x5eed);
-        let period: Vec<u8> = (0..PERIOD).map(|_| random.next() as u8).collect();
+        let period: Vec<u8> = (0..PERIOD).map(|_| random.bits() as u8).collect();
         Stream { bytes: period.into_iter().cycle().take(PERIOD + LONGEST).collect() }
     }
 }
@@ -39,7 +39,7 @@ impl Random {
     }
 
     /// The next 32 random bits.
-    pub fn next(&mut self) -> u32 {
+    pub fn bits(&mut self) -> u32 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -48,11 +48,11 @@ impl Random {
 
     /// A number from `low` to `high`, both included.
     pub fn between(&mut self, low: usize, high: usize) -> usize {
-        low + self.next() as usize % (high - low + 1)
+        low + self.bits() as usize % (high - low + 1)
     }
 
     /// A number in (0, 1].
     pub fn unit(&mut self) -> f64 {
-        (f64::from(self.next()) + 1.0) / (f64::from(u32::MAX) + 1.0)
+        (f64::from(self.bits()) + 1.0) / (f64::from(u32::MAX) + 1.0)
     }
 }

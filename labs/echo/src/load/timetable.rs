@@ -29,8 +29,9 @@ impl Timetable {
             Arrivals::Constant(rate) => (rate, false),
             Arrivals::Poisson(rate) => (rate, true),
         };
-        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)
-            .map_err(SysError::nix("timerfd_create"))?;
+        let timer =
+            TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)
+                .map_err(SysError::nix("timerfd_create"))?;
         // Edge-triggered: the timer is never read, each setting of it is a new edge.
         let on = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         epoll.add(&timer, EpollEvent::new(on, data)).map_err(SysError::nix("epoll_ctl(ADD)"))?;

@@ -1,5 +1,6 @@
 //! The `unsafe` part of the lab: descriptors that come as numbers, and a ring that is safe to use.
 
+mod ops;
 mod pool;
 mod ring;
 

@@ -3,25 +3,29 @@
 
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use kit::SysError;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 /// Bytes in a buffer.
-pub const BUFFER: usize = 4096;
+pub const BUFFER: usize = 32 * 1024;
+/// Buffers given to the kernel at first. It takes them in turn, so those that are never needed must not
+/// take part: a few buffers stay in the CPU's cache, hundreds do not.
+const AT_FIRST: u16 = 16;
 /// Bytes from one buffer to the next. A cache line more than a page: buffers that all began at the same
 /// offset of a page would compete for the same few sets of the L1 cache.
 const STRIDE: usize = BUFFER + 64;
 
-/// An entry as the kernel reads it: `struct io_uring_buf` in include/uapi/linux/io_uring.h.
-/// The tail of the ring lies over `resv` of the first entry.
+/// An entry as the kernel reads it: `struct io_uring_buf` in include/uapi/linux/io_uring.h. Atomics, since
+/// the kernel reads while we write others; Relaxed, since only the tail orders anything.
 #[repr(C)]
 struct Entry {
-    addr: u64,
-    len: u32,
-    bid: u16,
-    resv: u16,
+    addr: AtomicU64,
+    len: AtomicU32,
+    bid: AtomicU16,
+    /// Reserved; in the first entry, the tail of the ring: how many entries were ever given, modulo 2^16.
+    tail: AtomicU16,
 }
 
 /// Received bytes in a buffer of the pool. Whoever has it must give it back with
@@ -40,6 +44,8 @@ pub(super) struct Pool {
     len: NonZeroUsize,
     buffers_at: usize,
     entries: u16,
+    /// Buffers that take part: those below this number.
+    used: u16,
     tail: u16,
     /// Which buffer lies at which place of the ring: a bundle names only its first.
     order: Vec<u16>,
@@ -61,13 +67,21 @@ impl Pool {
             len,
             buffers_at,
             entries,
+            used: 0,
             tail: 0,
             order: vec![0; places],
             place: vec![0; places],
         };
-        (0..entries).for_each(|bid| pool.give(bid));
-        pool.publish();
+        pool.grow();
         Ok(pool)
+    }
+
+    /// A receive found no buffer: twice as many take part from now on, if there are so many.
+    pub fn grow(&mut self) {
+        let more = self.used.max(AT_FIRST).min(self.entries - self.used);
+        (self.used..self.used + more).for_each(|bid| self.give(bid));
+        self.used += more;
+        self.publish();
     }
 
     pub fn address(&self) -> u64 {
@@ -86,19 +100,21 @@ impl Pool {
         unsafe { self.map.as_ptr().cast::<u8>().add(offset) }
     }
 
+    fn ring(&self) -> &[Entry] {
+        let first = self.map.as_ptr().cast::<Entry>();
+        // SAFETY: the mapping begins with that many entries, page-aligned and zeroed, which is a valid value
+        // of atomics; it lives as long as `self`, and is never accessed but through these atomics.
+        unsafe { std::slice::from_raw_parts(first, usize::from(self.entries)) }
+    }
+
     /// Writes a buffer into the next entry. The kernel sees it after [`Pool::publish`].
     pub fn give(&mut self, bid: u16) {
         let place = self.tail & (self.entries - 1);
         let buffer = self.buffer(bid) as u64;
-        // SAFETY: `place` is below `entries`, whose entries begin the mapping.
-        let entry = unsafe { self.map.as_ptr().cast::<Entry>().add(usize::from(place)) };
-        // SAFETY: `entry` points into the mapping and is aligned; the kernel does not read an entry at
-        // or beyond the tail. Fields are written one by one since entry 0 holds the tail in `resv`.
-        unsafe { (&raw mut (*entry).addr).write_volatile(buffer) };
-        // SAFETY: as above.
-        unsafe { (&raw mut (*entry).len).write_volatile(BUFFER as u32) };
-        // SAFETY: as above.
-        unsafe { (&raw mut (*entry).bid).write_volatile(bid) };
+        let entry = &self.ring()[usize::from(place)];
+        entry.addr.store(buffer, Ordering::Relaxed);
+        entry.len.store(BUFFER as u32, Ordering::Relaxed);
+        entry.bid.store(bid, Ordering::Relaxed);
         self.order[usize::from(place)] = bid;
         self.place[usize::from(bid)] = place;
         self.tail = self.tail.wrapping_add(1);
@@ -106,14 +122,9 @@ impl Pool {
 
     /// Lets the kernel have what was given.
     pub fn publish(&self) {
-        let first = self.map.as_ptr().cast::<Entry>();
-        // SAFETY: the first entry begins the mapping, which is large and aligned enough for it.
-        let tail = unsafe { &raw mut (*first).resv };
-        // SAFETY: aligned, inside the mapping, and only ever accessed as an atomic from here on. The
-        // kernel reads it with smp_load_acquire (io_ring_buffer_select in io_uring/kbuf.c).
-        let tail = unsafe { AtomicU16::from_ptr(tail) };
-        // Release: pairs with that acquire, so that the kernel sees the entries before the tail.
-        tail.store(self.tail, Ordering::Release);
+        // Release: pairs with smp_load_acquire in io_ring_buffer_select (io_uring/kbuf.c), so that the
+        // kernel sees the entries before the tail.
+        self.ring()[0].tail.store(self.tail, Ordering::Release);
     }
 
     /// The buffers that a completion of `total` bytes filled, of which the kernel names the first: the

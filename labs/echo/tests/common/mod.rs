@@ -65,7 +65,7 @@ pub fn connect(addr: SocketAddr) -> TcpStream {
 /// Bytes that differ from place to place.
 pub fn bytes(n: usize, seed: u64) -> Vec<u8> {
     let mut random = echo::load::Random::new(seed);
-    (0..n).map(|_| random.next() as u8).collect()
+    (0..n).map(|_| random.bits() as u8).collect()
 }
 
 /// Waits for something that must come true; the test's watchdog is the limit.
