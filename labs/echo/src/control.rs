@@ -1,8 +1,6 @@
 //! A server in a process of its own, told over its standard input and output what to do.
 //!
-//! A process of one thread is how such a server runs in earnest (looking up a descriptor costs atomic
-//! operations as soon as a second thread shares the table), and its CPU time is that of the server alone,
-//! threads of the kernel included. The talk is in lines, so that it can be had by hand, and so that a
+//! Its CPU time is then that of the server alone, threads of the kernel included. The talk is in lines, so that it can be had by hand, and so that a
 //! peer written in anything can take part: it only has to say `listening ADDR` and to end with its input.
 
 use std::io::{self, BufRead, BufReader, Write};
@@ -31,6 +29,9 @@ pub fn serve(spec: Spec, addr: SocketAddr, input: impl BufRead, mut output: impl
             return output.flush();
         }
     };
+    // From here on this thread has a table of descriptors of its own, so that the server's is not shared:
+    // looking up a descriptor in a shared table costs atomic operations. If it is refused, so be it.
+    let _ = nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES);
     for note in &running.notes {
         writeln!(output, "note {note}")?;
     }
