@@ -14,7 +14,9 @@ fn echoes(c: &mut Criterion) {
         let Ok(spec) = name.parse::<Spec>() else { continue };
         // Where io_uring is forbidden, the others are measured.
         let Ok(server) = server::start(spec, any) else { continue };
-        for (what, connections, depth, requests) in [("ping-pong", 1, 1, 1), ("burst of 50 x 16", 50, 16, 800)] {
+        for (what, connections, depth, requests) in
+            [("ping-pong", 1, 1, 1), ("burst of 50 x 16", 50, 16, 800)]
+        {
             let load = Load {
                 addr: server.addr,
                 connections,

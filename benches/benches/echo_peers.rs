@@ -105,7 +105,11 @@ fn round(pair: &mut Pair, each: Duration) -> std::result::Result<f64, String> {
     Ok((after.cpu - before.cpu).as_secs_f64() * 1e6 / report.requests.max(1) as f64)
 }
 
-fn start(name: &str, cpus: &Cpus, c: &std::result::Result<PathBuf, String>) -> std::result::Result<Target, String> {
+fn start(
+    name: &str,
+    cpus: &Cpus,
+    c: &std::result::Result<PathBuf, String>,
+) -> std::result::Result<Target, String> {
     let mut command = match name {
         "C epoll" => Command::new(c.as_ref().map_err(String::clone)?),
         _ => {
