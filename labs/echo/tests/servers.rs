@@ -40,7 +40,7 @@ fn any_chunking_comes_back_byte_for_byte() {
         let server = start(spec);
         let chunks = prop::collection::vec(prop_oneof![Just(1usize), 1..100usize, 1..70_000usize], 1..8);
         let mut runner =
-            TestRunner::new(Config { cases: 12, failure_persistence: None, ..Config::default() });
+            TestRunner::new(Config { cases: 8, failure_persistence: None, ..Config::default() });
         runner
             .run(&(1..300_000usize, chunks, any::<u64>()), |(size, chunks, seed)| {
                 let smallest = *chunks.iter().max().unwrap_or(&1);
@@ -77,9 +77,9 @@ fn a_message_of_64_mib() {
     }
 }
 
-/// Writes without reading until the connection is full: 100 ms without room.
+/// Writes without reading until the connection is full: 40 ms without room.
 fn stuff(stream: &mut TcpStream, data: &[u8]) -> usize {
-    stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    stream.set_write_timeout(Some(Duration::from_millis(40))).unwrap();
     let mut written = 0;
     while written < data.len() {
         match stream.write(&data[written..]) {
