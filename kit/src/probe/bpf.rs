@@ -167,7 +167,8 @@ impl Bpf {
             Ok(bytes) => {
                 Finding::ok(NAMES[6], format!("{:.1} MB of kernel types", *bytes as f64 / 1e6), VMLINUX)
             }
-            Err(e) => Finding::no(NAMES[6], e, "the kernel was built without CONFIG_DEBUG_INFO_BTF"),
+            Err(e) => Finding::no(NAMES[6], e, "the kernel was built without it")
+                .with_fix(Fix::kernel("a kernel with CONFIG_DEBUG_INFO_BTF")),
         };
         let mut findings = vec![
             kind(NAMES[0], &self.load, "loaded a program"),
@@ -189,25 +190,28 @@ impl Bpf {
             None => format!("{cause}; empty verifier log"),
             Some(line) => format!("{cause}; verifier: {line}"),
         };
-        let elevate = Fix::root("cargo xtask run LAB --elevate", "the lab's binary runs as root");
         match (e.kind(), who.lockdown_mode()) {
             (Obstacle::Forbidden, _) if !who.can(super::machine::CAP_SYS_ADMIN) => {
                 let setting = self
                     .unprivileged_disabled
                     .map_or(String::new(), |n| format!(" (kernel.unprivileged_bpf_disabled = {n})"));
-                Finding::no(name, e, format!("takes CAP_BPF and CAP_PERFMON{setting}")).with_fix(elevate)
+                Finding::no(name, e, format!("takes CAP_BPF and CAP_PERFMON{setting}"))
+                    .with_fix(Fix::elevate("the lab's binary runs as root"))
             }
             (Obstacle::Forbidden, Some(mode)) if mode != "none" => {
+                let fix = "boot with lockdown=none on the kernel's command line (not under Secure Boot)";
                 Finding::no(name, e, log(format!("lockdown: {mode}")))
+                    .with_fix(Fix::root(fix, "root can then change the running kernel").for_good())
             }
             (Obstacle::Forbidden, _) => {
                 Finding::no(name, e, log("refused to root: lockdown, seccomp or a security module".into()))
             }
             (Obstacle::Absent, _) => {
                 let cause = if e.detail.is_empty() { "the kernel was built without it" } else { &e.detail };
-                Finding::no(name, e, cause)
+                Finding::no(name, e, cause).with_fix(Fix::kernel("a kernel that has it"))
             }
-            _ => Finding::no(name, e, log("the kernel was built without it, or is too old".into())),
+            _ => Finding::no(name, e, log("the kernel was built without it, or is too old".into()))
+                .with_fix(Fix::kernel("a kernel that has it")),
         }
     }
 }

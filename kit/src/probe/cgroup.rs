@@ -102,6 +102,11 @@ pub(super) fn delegate() -> Fix {
     Fix::user("systemd-run --user --scope -p Delegate=yes cargo xtask run LAB")
 }
 
+/// The v2 hierarchy, where it is not mounted.
+pub(super) fn mount() -> Fix {
+    Fix::root("boot with systemd.unified_cgroup_hierarchy=1 on the kernel's command line", "").for_good()
+}
+
 impl Cgroup {
     pub(super) fn judge(&self, _who: &Who) -> Vec<Finding> {
         vec![self.judge_v2(), self.judge_v1()]
@@ -133,10 +138,9 @@ impl Cgroup {
             Err(e) if e.kind() == Obstacle::Forbidden => {
                 Finding::no(name, e, "the group that you are in is not yours").with_fix(delegate())
             }
-            Err(e) if e.errno == 0 => Finding::no(name, e, "not mounted, or a v1-only system").with_fix(Fix::root(
-                "sudo mount -t cgroup2 none /sys/fs/cgroup/unified, or boot with systemd.unified_cgroup_hierarchy=1",
-                "",
-            )),
+            Err(e) if e.errno == 0 => {
+                Finding::no(name, e, "not mounted, or a v1-only system").with_fix(mount())
+            }
             Err(e) => Finding::no(name, e, e.detail.clone()),
         }
     }

@@ -85,23 +85,17 @@ impl Core {
 
     fn judge_socket(&self) -> Finding {
         let name = NAMES[2];
-        let old = "needs Linux 6.16";
         match &self.coredump_info {
-            Err(e) => Finding::no(name, e, old),
-            Ok(mask) if mask & PIDFD_INFO_COREDUMP == 0 => Finding::no(
-                name,
-                &SysError::new("PIDFD_GET_INFO knows no core dumps", 0),
-                format!("mask {mask:#x}: {old}"),
-            ),
+            Err(e) => Finding::old(name, e, "6.16"),
+            Ok(mask) if mask & PIDFD_INFO_COREDUMP == 0 => {
+                Finding::old(name, &SysError::new("PIDFD_GET_INFO knows no core dumps", 0), "6.16")
+            }
             Ok(_) if !self.pattern_writable => Finding::no(
                 name,
                 &SysError::new("core_pattern is not ours to set", 0),
                 "the kernel has the socket",
             )
-            .with_fix(Fix::root(
-                "cargo xtask run LAB --elevate",
-                "the lab sets core_pattern, and sets it back",
-            )),
+            .with_fix(Fix::elevate("the lab sets core_pattern, and sets it back")),
             Ok(mask) => {
                 Finding::ok(name, "the kernel has it, core_pattern is ours to set", format!("mask {mask:#x}"))
             }

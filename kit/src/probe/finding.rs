@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::machine::Who;
 use crate::SysError;
 
 /// Whether it works.
@@ -79,6 +80,22 @@ impl Finding {
         }
     }
 
+    /// The kernel has not got it; the first one that has.
+    pub(super) fn old(name: &'static str, error: &SysError, since: &str) -> Self {
+        // A seccomp filter may answer ENOSYS, so that programs fall back as on an old kernel.
+        let or = if error.errno == libc::ENOSYS { ", or a filter hides it" } else { "" };
+        Self::no(name, error, format!("needs Linux {since}{or}"))
+            .with_fix(Fix::kernel(&format!("Linux {since} or newer")))
+    }
+
+    /// Forbidden, where only a seccomp filter can have forbidden it.
+    pub(super) fn filtered(name: &'static str, error: &SysError, who: &Who) -> Self {
+        let fix = Fix::user("run it outside the container, or with --security-opt seccomp=unconfined");
+        let cost = "the container's filter is off".to_owned();
+        Self::no(name, error, format!("a seccomp filter, it seems (Seccomp: {})", who.seccomp))
+            .with_fix(Fix { security_cost: cost, ..fix })
+    }
+
     /// The same, with what to do about it.
     pub(super) fn with_fix(mut self, fix: Fix) -> Self {
         self.fix = Some(fix);
@@ -99,6 +116,19 @@ impl Fix {
             root: true,
             survives_reboot: false,
             security_cost: security_cost.into(),
+        }
+    }
+
+    /// The lab's binary, and only that, by sudo; for one run.
+    pub(super) fn elevate(security_cost: &str) -> Self {
+        Self::root("cargo xtask run LAB --elevate", security_cost)
+    }
+
+    /// Another kernel.
+    pub(super) fn kernel(which: &str) -> Self {
+        Self {
+            survives_reboot: true,
+            ..Self::root(format!("boot {which}; there is nothing to set on this one"), "")
         }
     }
 

@@ -186,8 +186,8 @@ impl Kvm {
             Err(e) => self.cannot(e, who),
         };
         let works = kvm.works();
-        let without = |name, e: &SysError, cause: &str| {
-            Finding::no(name, e, if works { cause } else { "there is no KVM to ask" })
+        let without = |name, e: &SysError, since: &str| {
+            if works { Finding::old(name, e, since) } else { Finding::no(name, e, "there is no KVM to ask") }
         };
         let speed = match &self.speed {
             Ok(s) if s.emulated * 2 > s.instructions => Finding::note(
@@ -200,11 +200,11 @@ impl Kvm {
                 "ring-0 code runs on the CPU itself",
                 format!("insn_emulation {} of {}", s.emulated, s.instructions),
             ),
-            Err(e) => without(NAMES[1], e, "no statistics (Linux 5.14): cannot tell"),
+            Err(e) => without(NAMES[1], e, "5.14"),
         };
         let ring = match &self.dirty_ring {
             Ok(()) => Finding::ok(NAMES[2], "KVM_ENABLE_CAP accepts a dirty ring", "4096 entries"),
-            Err(e) => without(NAMES[2], e, "this KVM has none (Linux 5.11, x86)"),
+            Err(e) => without(NAMES[2], e, "5.11"),
         };
         vec![kvm, speed, ring]
     }

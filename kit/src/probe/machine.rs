@@ -83,10 +83,8 @@ impl Who {
             Finding::note("caps", format!("all but {}", missing.join(", ")), evidence)
         } else {
             let e = SysError::new("no CAP_SYS_ADMIN", 0);
-            Finding::no("caps", &e, evidence).with_fix(Fix {
-                survives_reboot: true,
-                ..Fix::root("cargo xtask run LAB --elevate", "the lab's binary runs as root, cargo does not")
-            })
+            Finding::no("caps", &e, evidence)
+                .with_fix(Fix::elevate("the lab's binary runs as root, cargo does not"))
         };
         vec![lockdown, caps]
     }

@@ -135,29 +135,27 @@ fn ptrace() -> Answer<()> {
 
 impl Process {
     pub(super) fn judge(&self, who: &Who) -> Vec<Finding> {
-        let filter = format!("a seccomp filter, it seems (Seccomp: {})", who.seccomp);
-        let cause = |e: &SysError, since: &str| match e.kind() {
-            Obstacle::Forbidden => filter.clone(),
-            _ if e.errno == libc::ENOSYS => format!("{since}, or a filter hides it"),
-            _ => since.to_owned(),
+        let cannot = |name, e: &SysError, since: &str| match e.kind() {
+            Obstacle::Forbidden => Finding::filtered(name, e, who),
+            _ => Finding::old(name, e, since),
         };
         let plain = |name, answer: &Answer<()>, did: &str, since: &str| match answer {
             Ok(()) => Finding::ok(name, did, ""),
-            Err(e) => Finding::no(name, e, cause(e, since)),
+            Err(e) => cannot(name, e, since),
         };
         let info = match &self.pidfd_info {
             Ok(mask) => Finding::ok(NAMES[4], "PIDFD_GET_INFO answers", format!("mask {mask:#x}")),
-            Err(e) => Finding::no(NAMES[4], e, cause(e, "needs Linux 6.13")),
+            Err(e) => cannot(NAMES[4], e, "6.13"),
         };
         vec![
-            plain(NAMES[0], &self.clone3, "made a child with a pidfd", "needs Linux 5.3"),
+            plain(NAMES[0], &self.clone3, "made a child with a pidfd", "5.3"),
             self.judge_set_tid(),
             self.judge_into_cgroup(),
-            plain(NAMES[3], &self.pidfd, "opened one, sent signal 0", "needs Linux 5.3"),
+            plain(NAMES[3], &self.pidfd, "opened one, sent signal 0", "5.3"),
             info,
-            plain(NAMES[5], &self.pidfd_getfd, "took a descriptor from a child", "needs Linux 5.6"),
-            self.judge_userns(),
-            self.judge_ptrace(&filter),
+            plain(NAMES[5], &self.pidfd_getfd, "took a descriptor from a child", "5.6"),
+            self.judge_userns(who),
+            self.judge_ptrace(who),
         ]
     }
 
@@ -170,13 +168,11 @@ impl Process {
                 "a chosen PID only in a new user and PID namespace",
                 format!("here {}: takes CAP_CHECKPOINT_RESTORE", e.symbol()),
             ),
-            (Err(e), Err(_)) => {
-                let cause = match e.kind() {
-                    Obstacle::Forbidden => "takes CAP_CHECKPOINT_RESTORE, or a user namespace",
-                    _ => "needs Linux 5.5",
-                };
-                Finding::no(name, e, cause).with_fix(Fix::root("cargo xtask run LAB --elevate", ""))
+            (Err(e), Err(_)) if e.kind() == Obstacle::Forbidden => {
+                Finding::no(name, e, "takes CAP_CHECKPOINT_RESTORE, or a user namespace")
+                    .with_fix(Fix::elevate("the lab's binary runs as root"))
             }
+            (Err(e), Err(_)) => Finding::old(name, e, "5.5"),
         }
     }
 
@@ -192,11 +188,14 @@ impl Process {
                 Finding::no(name, e, "the cgroup hands controllers to its children, so it takes no processes")
                     .with_fix(super::cgroup::delegate())
             }
-            Err(e) => Finding::no(name, e, "needs Linux 5.7 and a cgroup2 mount"),
+            Err(e) if e.errno == 0 => {
+                Finding::no(name, e, "no cgroup2 mount").with_fix(super::cgroup::mount())
+            }
+            Err(e) => Finding::old(name, e, "5.7"),
         }
     }
 
-    fn judge_userns(&self) -> Finding {
+    fn judge_userns(&self, who: &Who) -> Finding {
         let name = NAMES[6];
         let attack_surface = "users reach kernel code that only root reached";
         match (&self.userns, &self.userns_caps) {
@@ -221,16 +220,17 @@ impl Process {
                     .with_fix(Fix::root("sudo sysctl user.max_user_namespaces=10000", attack_surface))
             }
             (Err(e), _) => {
-                let cause = match e.kind() {
-                    Obstacle::Forbidden => "a seccomp filter or a chroot, it seems",
-                    _ => "the kernel has none (CONFIG_USER_NS)",
-                };
-                Finding::no(name, e, cause)
+                if e.kind() == Obstacle::Forbidden {
+                    Finding::filtered(name, e, who)
+                } else {
+                    Finding::no(name, e, "the kernel has none")
+                        .with_fix(Fix::kernel("a kernel with CONFIG_USER_NS"))
+                }
             }
         }
     }
 
-    fn judge_ptrace(&self, filter: &str) -> Finding {
+    fn judge_ptrace(&self, who: &Who) -> Finding {
         let name = NAMES[7];
         match (&self.ptrace, self.ptrace_scope) {
             (Ok(()), Some(n @ 1..)) => Finding::note(
@@ -239,12 +239,19 @@ impl Process {
                 format!("kernel.yama.ptrace_scope = {n}"),
             ),
             (Ok(()), _) => Finding::ok(name, "seized a child and stopped it", ""),
-            (Err(e), Some(n @ 2..)) => Finding::no(name, e, format!("kernel.yama.ptrace_scope = {n}"))
+            (Err(e), Some(3..)) => Finding::no(name, e, "kernel.yama.ptrace_scope = 3").with_fix(
+                Fix::root(
+                    "take 3 out of /etc/sysctl.d, and reboot: it cannot be lowered",
+                    "a process may trace its own children",
+                )
+                .for_good(),
+            ),
+            (Err(e), Some(n @ 2)) => Finding::no(name, e, format!("kernel.yama.ptrace_scope = {n}"))
                 .with_fix(Fix::root(
                     "sudo sysctl kernel.yama.ptrace_scope=1",
                     "a process may trace its own children",
                 )),
-            (Err(e), _) => Finding::no(name, e, filter),
+            (Err(e), _) => Finding::filtered(name, e, who),
         }
     }
 }

@@ -52,14 +52,9 @@ impl Rseq {
                 ),
                 format!("__rseq_offset {offset}, size {size}"),
             ),
-            (Err(e), _) => {
-                let cause = match e.kind() {
-                    Obstacle::Forbidden => format!("a seccomp filter, it seems (Seccomp: {})", who.seccomp),
-                    Obstacle::Lacks if e.errno == libc::ENOSYS => "needs Linux 4.18 with CONFIG_RSEQ".into(),
-                    _ => "registered by somebody who does not say where".into(),
-                };
-                Finding::no(NAMES[0], e, cause)
-            }
+            (Err(e), _) if e.kind() == Obstacle::Forbidden => Finding::filtered(NAMES[0], e, who),
+            (Err(e), _) if e.errno == libc::ENOSYS => Finding::old(NAMES[0], e, "4.18"),
+            (Err(e), _) => Finding::no(NAMES[0], e, "registered by somebody who does not say where"),
         };
         let mm_cid = if self.feature_size >= WITH_MM_CID {
             let value = self.mm_cid.map_or_else(String::new, |v| format!(", mm_cid {v}"));
@@ -70,16 +65,16 @@ impl Rseq {
             )
         } else {
             let e = SysError::new(format!("AT_RSEQ_FEATURE_SIZE is {}", self.feature_size), 0);
-            Finding::no(NAMES[1], &e, "needs Linux 6.3")
+            Finding::old(NAMES[1], &e, "6.3")
         };
         let slice = match &self.slice {
             Ok(()) => Finding::ok(NAMES[2], "prctl(PR_RSEQ_SLICE_EXTENSION) answers", ""),
             Err(e) => Finding::no(NAMES[2], e, format!("kernel {} has none (7.0 does)", short(&who.release)))
-                .with_fix(Fix::root("boot a 7.x kernel; there is nothing to set on this one", "").for_good()),
+                .with_fix(Fix::kernel("Linux 7.0 or newer")),
         };
         let membarrier = match &self.membarrier {
             Ok(()) => Finding::ok(NAMES[3], "restarted every CPU's sections", ""),
-            Err(e) => Finding::no(NAMES[3], e, "needs Linux 5.10"),
+            Err(e) => Finding::old(NAMES[3], e, "5.10"),
         };
         vec![rseq, mm_cid, slice, membarrier]
     }

@@ -83,7 +83,7 @@ impl Tracing {
 
     fn judge_tracefs(&self, who: &Who) -> Finding {
         let name = NAMES[0];
-        let elevate = Fix::root("cargo xtask run LAB --elevate", "the lab's binary runs as root");
+        let elevate = Fix::elevate("the lab's binary runs as root");
         match (&self.mounted, &self.private) {
             (Ok(mount), _) => Finding::ok(name, "read a tracepoint's id", *mount),
             (Err(e), Ok(())) => Finding::note(
@@ -109,7 +109,8 @@ impl Tracing {
                 "sudo sysctl kernel.perf_event_paranoid=1",
                 "users may profile their own processes",
             )),
-            Err(e) => Finding::no(name, e, "the kernel was built without CONFIG_PERF_EVENTS"),
+            Err(e) => Finding::no(name, e, "the kernel was built without it")
+                .with_fix(Fix::kernel("a kernel with CONFIG_PERF_EVENTS")),
         }
     }
 
@@ -122,7 +123,9 @@ impl Tracing {
                     "sudo sysctl kernel.perf_event_paranoid=1",
                     "users may profile their own processes",
                 )),
-            Err(e) => Finding::no(name, e, "no counters: a virtual machine without a virtual PMU?"),
+            Err(e) => Finding::no(name, e, "no counters: a virtual machine without a virtual PMU?").with_fix(
+                Fix::root("on the host: give the VM a PMU (QEMU: -cpu host,pmu=on)", "").for_good(),
+            ),
         }
     }
 }

@@ -60,7 +60,7 @@ impl Uring {
                 format!("made a ring, {operations} operations"),
                 format!("features {features:#x}"),
             ),
-            Err(e) => self.cannot(NAMES[0], e, who, ""),
+            Err(e) => self.cannot(NAMES[0], e, who, "5.1"),
         };
         let flag = |name, answer: &Answer<()>, flag: &str, since: &str| match answer {
             Ok(()) => Finding::ok(name, flag, ""),
@@ -70,18 +70,17 @@ impl Uring {
             Ok((_, features)) if features & FEAT_RECVSEND_BUNDLE != 0 => {
                 Finding::ok(NAMES[4], "IORING_FEAT_RECVSEND_BUNDLE is set", "")
             }
-            Ok((_, features)) => Finding::no(
-                NAMES[4],
-                &SysError::new("no IORING_FEAT_RECVSEND_BUNDLE", 0),
-                format!("features {features:#x}: needs Linux 6.10"),
-            ),
-            Err(e) => self.cannot(NAMES[4], e, who, ""),
+            Ok((_, features)) => {
+                let e = SysError::new(format!("no IORING_FEAT_RECVSEND_BUNDLE in {features:#x}"), 0);
+                Finding::old(NAMES[4], &e, "6.10")
+            }
+            Err(e) => self.cannot(NAMES[4], e, who, "5.1"),
         };
         vec![
             ring,
-            flag(NAMES[1], &self.sqpoll, "a ring with IORING_SETUP_SQPOLL", "needs Linux 5.11 without root"),
-            flag(NAMES[2], &self.defer_taskrun, "a ring with IORING_SETUP_DEFER_TASKRUN", "needs Linux 6.1"),
-            flag(NAMES[3], &self.buffer_ring, "registered a ring of buffers", "needs Linux 5.19"),
+            flag(NAMES[1], &self.sqpoll, "a ring with IORING_SETUP_SQPOLL", "5.11"),
+            flag(NAMES[2], &self.defer_taskrun, "a ring with IORING_SETUP_DEFER_TASKRUN", "6.1"),
+            flag(NAMES[3], &self.buffer_ring, "registered a ring of buffers", "5.19"),
             bundle,
         ]
     }
@@ -92,19 +91,12 @@ impl Uring {
             (Obstacle::Forbidden, Some(n @ 1..)) => {
                 Finding::no(name, e, format!("kernel.io_uring_disabled = {n}")).with_fix(allow)
             }
-            (Obstacle::Forbidden, _) => {
-                let fix = "run it outside the container, or with --security-opt seccomp=unconfined";
-                Finding::no(name, e, format!("a seccomp filter, it seems (Seccomp: {})", who.seccomp))
-                    .with_fix(Fix { security_cost: "the container's filter is off".into(), ..Fix::user(fix) })
-            }
-            _ if e.errno == libc::ENOSYS => {
-                Finding::no(name, e, "the kernel has no io_uring (Linux 5.1), or a filter hides it")
-            }
+            (Obstacle::Forbidden, _) => Finding::filtered(name, e, who),
             _ if e.errno == libc::ENOMEM => {
                 Finding::no(name, e, "RLIMIT_MEMLOCK is too small (before Linux 5.12)")
                     .with_fix(Fix::root("ulimit -l unlimited", "this shell may pin memory"))
             }
-            _ => Finding::no(name, e, since),
+            _ => Finding::old(name, e, since),
         }
     }
 }
