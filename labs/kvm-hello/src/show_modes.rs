@@ -49,7 +49,7 @@ pub fn tell(s: &mut Session, mode: Mode, w: Watching) -> anyhow::Result<()> {
     if let Some(walk) = &hello.walk {
         show_paging::tell(s, mode, walk, hello.host_address);
     }
-    metrics(s, &hello);
+    metrics(s, std::slice::from_ref(&hello));
     checks(s, &hello);
     if mode == Mode::User {
         let (address, code) = hello.page_fault;
