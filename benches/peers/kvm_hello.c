@@ -3,7 +3,7 @@
  *
  *   cc -O2 -o kvm_hello kvm_hello.c
  *   ./kvm_hello        says hello, exit 0 if the guest did all three things
- *   ./kvm_hello -t     also prints the nanoseconds from KVM_CREATE_VM to the first exit
+ *   ./kvm_hello -t     also prints the time from KVM_CREATE_VM to the first exit
  */
 #include <err.h>
 #include <fcntl.h>
@@ -95,7 +95,7 @@ int main(int argc, char **argv)
 	if (ioctl(vcpu, KVM_GET_REGS, &regs) < 0)
 		err(1, "KVM_GET_REGS");
 	if (argc > 1 && !strcmp(argv[1], "-t"))
-		printf("%llu\n", (unsigned long long)first);
+		printf("first exit %llu ns\n", (unsigned long long)first);
 	printf("guest> %.*s", (int)len, said);
 	return regs.rax == 42 && memory[0x400] == 42 ? 0 : 1;
 }
