@@ -97,12 +97,17 @@ pub fn walk_svg(virt: u64, walk: &Walk, host: u64) -> String {
 /// Logarithmic buckets: how many samples fall into each quarter of a power of ten from 100 ns on.
 pub const BUCKETS: usize = 20;
 
+const BOUNDS: [u64; 4] = [178, 316, 562, 1000];
+
 /// Counts samples (nanoseconds) by bucket; the first and last take what lies outside.
 pub fn histogram(samples: &[u64]) -> [usize; BUCKETS] {
     let mut counts = [0; BUCKETS];
     for sample in samples {
-        let bucket = ((*sample as f64).max(1.0).log10() - 2.0) * 4.0;
-        counts[(bucket.max(0.0) as usize).min(BUCKETS - 1)] += 1;
+        // The upper bounds of the buckets are 100 ns times 10^(1/4), 10^(2/4), …
+        let bucket = (0..BUCKETS - 1)
+            .find(|b| *sample < BOUNDS[b % 4] * 10u64.pow(*b as u32 / 4))
+            .unwrap_or(BUCKETS - 1);
+        counts[bucket] += 1;
     }
     counts
 }

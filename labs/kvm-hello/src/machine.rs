@@ -51,6 +51,8 @@ pub struct Machine {
     pub vcpu: Vcpu,
     /// The VM that it belongs to.
     pub vm: Vm,
+    /// /dev/kvm. A machine no longer needs it; closing it can wait until the end.
+    _system: Kvm,
     /// What building it took, in order.
     pub calls: Vec<Call>,
     /// When `KVM_CREATE_VM` began.
@@ -109,7 +111,7 @@ impl Machine {
             })?;
             calls.time("KVM_SET_CPUID2", || vcpu.fd().set_cpuid2(&cpuid).map_err(kvm("KVM_SET_CPUID2")))?;
         }
-        Ok(Self { vcpu, vm, calls: calls.0, created })
+        Ok(Self { vcpu, vm, _system: system, calls: calls.0, created })
     }
 
     /// The guest's physical memory.
