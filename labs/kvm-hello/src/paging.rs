@@ -50,7 +50,8 @@ impl Format {
         }
     }
 
-    fn entry_size(self) -> u64 {
+    /// Bytes of an entry: 8, or 4 with two levels.
+    pub fn entry_size(self) -> u64 {
         4096 >> self.index_bits()
     }
 

@@ -50,7 +50,7 @@ fn tracking(s: &mut Session) -> anyhow::Result<()> {
             }
             Err(e) => return Err(e.into()),
         };
-        let right = tracked.pages == tracked.differ && tracked.differ == predicted;
+        let right = tracked.exact() && tracked.differ == predicted;
         table.push([
             name.to_owned(),
             tracked.pages.len().to_string(),

@@ -248,10 +248,17 @@ fn changed(e: &Traced) -> String {
         parts.push(format!("al={}", letter(value as u8)));
     }
     let spoken = !parts.is_empty();
-    for Change { name, after, .. } in &e.changed {
-        // The flags change all the time, and al has been said.
-        if *name != "rflags" && !(spoken && *name == "rax") {
-            parts.push(format!("{name}={after:x}"));
+    for Change { name, before, after } in &e.changed {
+        match *name {
+            // The flags change all the time: worth a word only where each instruction has its own line.
+            "rflags" if matches!(e.exit.why, Why::Debug { .. }) => {
+                let flags = [("cf", 0), ("zf", 6), ("sf", 7)];
+                let flipped = flags.into_iter().filter(|(_, bit)| (before ^ after) >> bit & 1 == 1);
+                parts.extend(flipped.map(|(flag, bit)| format!("{flag}={}", after >> bit & 1)));
+            }
+            "rflags" => {}
+            "rax" if spoken => {}
+            name => parts.push(format!("{name}={after:x}")),
         }
     }
     if parts.len() > 3 {

@@ -25,7 +25,8 @@ pub fn tell(s: &mut Session, mode: Mode, walk: &Walk, host: u64) {
         s.check("walk_finds_result", physical == layout::RESULT, format!("{virt:#x} leads to {physical:#x}"));
     }
 
-    let levels = if mode.paging() == Some(Format::TwoLevels) { 2 } else { 4 };
+    let format = mode.paging().unwrap_or(Format::FourLevels);
+    let levels = if format == Format::TwoLevels { 2 } else { 4 };
     let loads = nested_loads(levels, 4);
     s.step_at("Count what the second dimension costs", Tables::HERE);
     s.predict(Predict::new(
@@ -38,7 +39,11 @@ pub fn tell(s: &mut Session, mode: Mode, walk: &Walk, host: u64) {
     let mut table = Table::new(["to read", "host loads", "guest load", "so far"]).right([1, 2, 3]);
     for step in &walk.steps {
         let sum = 5 * (levels - step.level + 1);
-        let entry = format!("{} entry at {:#x}", Format::table_name(step.level), step.table + 8 * step.index);
+        let entry = format!(
+            "{} entry at {:#x}",
+            Format::table_name(step.level),
+            step.table + format.entry_size() * step.index
+        );
         table.push([entry, "4".into(), "1".into(), sum.to_string()]);
     }
     table.push(["the page itself".into(), "4".into(), "-".into(), loads.to_string()]);
