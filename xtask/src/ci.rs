@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: what a change must pass, besides the tests.
+//! `cargo xtask ci`: what a change must pass, besides the tests: format, lints, shape, benches, links, book.
 
 use std::time::Instant;
 

@@ -32,13 +32,13 @@ enum Command {
     List(list::Options),
     /// Build one lab, only that one, and run it
     Run(run::Options),
-    /// What this machine can do, found by doing it; for one lab, or for all
+    /// What this machine can do, found out by doing it
     Doctor(doctor::Options),
     /// Make a lab that builds, runs, passes its tests and is listed
     NewLab(new_lab::Options),
-    /// Check that labs and code have the shape that CONTRIBUTING.md describes
+    /// Check that labs and code have the shape of CONTRIBUTING.md
     Tidy,
-    /// What a change must pass besides `cargo test`: format, lints, shape, benches, links, book
+    /// What a change must pass besides `cargo test`
     Ci,
     /// Build all that a meeting needs
     Warm,

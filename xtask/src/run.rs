@@ -14,14 +14,17 @@ use kit::probe;
 use crate::labs::{self, Lab};
 use crate::{Usage, paths, report};
 
-/// All that follows LAB goes to the lab, with or without `--` before it. Its options:
-///
-///   --step  --json  --report FILE.html  --save FILE  --replay [FILE]  --big  --quick  -v
-///   and its own: cargo xtask run LAB --help
+/// What follows LAB is the lab's, with or without `--` before it.
+const HELP: &str = "\
+Options of every lab:
+  --step  --big  --quick  -v  --no-color  --json
+  --report FILE.html  --save FILE  --replay [FILE]
+and the lab's own: cargo xtask run LAB --help";
+
 #[derive(Debug, Args)]
-#[command(override_usage = "cargo xtask run LAB [--elevate] [--] [OPTIONS OF THE LAB]", verbatim_doc_comment)]
+#[command(override_usage = "cargo xtask run LAB [--elevate] [--] [OPTIONS OF THE LAB]", after_help = HELP)]
 pub(crate) struct Options {
-    /// The lab, and its options (`--elevate` runs the lab's binary, and only that, by sudo)
+    /// The lab, then its options; --elevate runs its binary, only that, by sudo
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "LAB")]
     words: Vec<OsString>,
 }
