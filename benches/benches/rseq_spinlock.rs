@@ -1,0 +1,73 @@
+//! Increments, list and ring operations by rseq, and each lock of the zoo alone.
+
+use std::cell::Cell;
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use rseq_spinlock::locks::{Adaptive, Backoff, Clh, FutexMutex, Mcs, Parking, RseqAware, Tas, Ticket, Ttas};
+use rseq_spinlock::percpu::{CounterByCid, CounterByCpu, CpuLock, FreeList, Rings, possible_cpus, usable};
+use rseq_spinlock::sys::sections::{ByCid, ByCpu};
+use rseq_spinlock::{Lock, RawLock};
+
+thread_local! {
+    static LOCAL: Cell<u64> = const { Cell::new(0) };
+}
+
+fn sections(c: &mut Criterion) {
+    // Nothing to measure without rseq: `cargo xtask doctor rseq-spinlock` says why.
+    let Ok(thread) = usable::<ByCpu>() else { return };
+    let n = possible_cpus();
+    let mut g = c.benchmark_group("rseq_spinlock/increment");
+    g.bench_function("local", |b| {
+        b.iter(|| {
+            LOCAL.with(|l| {
+                l.set(l.get() + 1);
+                black_box(l);
+            });
+        });
+    });
+    let counter = CounterByCpu::new(n);
+    g.bench_function("rseq", |b| b.iter(|| counter.add(thread)));
+    if usable::<ByCid>().is_ok() {
+        let counter = CounterByCid::new(n);
+        g.bench_function("rseq_cid", |b| b.iter(|| counter.add(thread)));
+    }
+    let atomic = AtomicU64::new(0);
+    g.bench_function("atomic", |b| b.iter(|| atomic.fetch_add(1, Ordering::Relaxed)));
+    g.finish();
+
+    let mut g = c.benchmark_group("rseq_spinlock/percpu");
+    let list: FreeList = FreeList::new(n, 8);
+    (0..8).for_each(|node| _ = list.push(thread, node));
+    g.bench_function("list_pop_push", |b| b.iter(|| list.pop(thread).map(|node| list.push(thread, node))));
+    let rings: Rings = Rings::new(n);
+    g.bench_function("ring_push_pop", |b| b.iter(|| (rings.push(thread, 1), rings.pop(thread))));
+    let lock: CpuLock = CpuLock::new(n);
+    g.bench_function("cpu_lock", |b| b.iter(|| drop(lock.lock(thread))));
+    g.finish();
+}
+
+fn alone<R: RawLock>(c: &mut Criterion) {
+    let lock = Lock::<R, u64>::new(0);
+    c.bench_function(&format!("rseq_spinlock/alone/{}", R::NAME), |b| {
+        b.iter(|| *lock.lock() += black_box(1))
+    });
+}
+
+fn locks(c: &mut Criterion) {
+    let _ = usable::<ByCpu>();
+    alone::<Tas>(c);
+    alone::<Ttas>(c);
+    alone::<Backoff>(c);
+    alone::<Ticket>(c);
+    alone::<Mcs>(c);
+    alone::<Clh>(c);
+    alone::<FutexMutex>(c);
+    alone::<Adaptive>(c);
+    alone::<Parking>(c);
+    alone::<RseqAware>(c);
+}
+
+criterion_group!(benches, sections, locks);
+criterion_main!(benches);
