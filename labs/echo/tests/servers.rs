@@ -39,8 +39,7 @@ fn any_chunking_comes_back_byte_for_byte() {
         let _dog = kit::testing::watchdog(60);
         let server = start(spec);
         let chunks = prop::collection::vec(prop_oneof![Just(1usize), 1..100usize, 1..70_000usize], 1..8);
-        let mut runner =
-            TestRunner::new(Config { cases: 8, failure_persistence: None, ..Config::default() });
+        let mut runner = TestRunner::new(Config { cases: 8, failure_persistence: None, ..Config::default() });
         runner
             .run(&(1..300_000usize, chunks, any::<u64>()), |(size, chunks, seed)| {
                 let smallest = *chunks.iter().max().unwrap_or(&1);
