@@ -7,7 +7,7 @@
 //! us: write(eventfd) ──> KVM: interrupt ──> guest's handler ──> out ──> us            irqfd
 //! ```
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kit::SysError;
 use kvm_bindings::kvm_regs;
@@ -170,6 +170,7 @@ pub fn measure(way: Way, samples: usize) -> Result<Cost, Error> {
         Way::Irqfd => vm.register_irqfd(&eventfd, LINE).map_err(kvm("KVM_IRQFD"))?,
         _ => {}
     }
+    machine.vcpu.set_deadline(Some(Duration::from_secs(60)))?;
     // The first events fill caches and shadow page tables. The guest of irqfd reports ready, once.
     for _ in 0..if way == Way::Irqfd { 1 } else { 3 } {
         once(way, &mut machine)?;

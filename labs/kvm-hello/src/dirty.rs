@@ -109,7 +109,9 @@ pub fn work(machine: &mut Machine) -> Result<Duration, Error> {
 
 /// Runs the guest until it writes to a port.
 fn run_to(machine: &mut Machine, port: u16, doing: &'static str) -> Result<Duration, Error> {
+    machine.vcpu.set_deadline(Some(Duration::from_secs(30)))?;
     let exit = machine.run(&mut NoBus)?;
+    machine.vcpu.set_deadline(None)?;
     match exit.why {
         Why::PortOut { port: seen, .. } if seen == port => Ok(exit.took),
         _ => Err(Error::Unexpected { doing, exit: Box::new(exit), rip: machine.regs()?.rip }),

@@ -132,7 +132,7 @@ impl Bus for Console {
 /// Where a guest runs until it halts.
 pub const HERE: kit::Place = kit::here!();
 
-/// Boots a machine into a mode, and lets the guest say hello.
+/// Boots a machine into a mode, and lets the guest say hello, for `timeout` at most (zero: no limit).
 ///
 /// # Errors
 /// A call that failed. A guest that went astray is not an error: see [`Hello::last`].
@@ -150,9 +150,11 @@ pub fn run_and_keep(mode: Mode, watch: Watch, timeout: Duration) -> Result<(Hell
     let mut console = Console::default();
     let (mut trace, mut sregs) = (None, kvm_sregs::default());
     let calls = std::mem::take(&mut machine.calls);
+    if !timeout.is_zero() {
+        machine.vcpu.set_deadline(Some(timeout))?;
+    }
     if watch != Watch::Nothing {
         machine.vcpu.single_step(watch == Watch::Steps)?;
-        machine.vcpu.set_deadline(Some(timeout))?;
         trace = Some(Trace::start(mode, &machine)?);
         sregs = machine.sregs()?;
     }
