@@ -47,13 +47,13 @@ struct Options {
     #[arg(long)]
     single_step: bool,
     /// How long a guest may run before it is taken back
-    #[arg(long, value_name = "MS", default_value_t = 1000)]
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     timeout: u64,
     /// Samples of each kind of exit, with --exits
-    #[arg(long, value_name = "N", default_value_t = 2000)]
-    samples: usize,
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(20..=200_000))]
+    samples: u32,
     /// Clones of one snapshot, with --dirty
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=256))]
     clones: u64,
 }
 
@@ -97,7 +97,7 @@ fn tell(s: &mut Session, o: &Options) -> anyhow::Result<()> {
     }
     let timeout = std::time::Duration::from_millis(o.timeout);
     if o.exits {
-        return show_exits::tell(s, o.samples);
+        return show_exits::tell(s, o.samples as usize);
     }
     if o.devices {
         return show_devices::tell(s, timeout);

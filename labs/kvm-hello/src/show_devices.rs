@@ -26,6 +26,14 @@ pub fn tell(s: &mut Session, timeout: Duration) -> anyhow::Result<()> {
         report.ticks,
         us(timer::period(timer::DIVISOR))
     ));
+    let shortest = report.intervals.iter().min().copied().unwrap_or_default();
+    if shortest < timer::period(timer::DIVISOR) / 4 {
+        s.say(format!(
+            "Some came after only {:.0} us: our thread had to wait for a CPU, and KVM **makes up for ticks** that \
+             were due meanwhile, so that the guest's clock does not go slow.",
+            us(shortest)
+        ));
+    }
 
     s.step_at("A serial port in this process", devices::serial::HERE);
     let mut said = report.said.split_inclusive('>');

@@ -7,7 +7,7 @@ use crate::draw;
 use crate::show_hello::summary;
 
 pub fn tell(s: &mut Session, samples: usize) -> anyhow::Result<()> {
-    let samples = if s.quick() { samples.min(200) } else { samples }.max(20);
+    let samples = if s.quick() { samples.min(200) } else { samples };
     s.param("samples", samples);
     let progress = s.progress(Way::ALL.len() as u64, "leaving the guest");
     let (mut costs, mut missing) = (Vec::new(), Vec::new());

@@ -103,7 +103,11 @@ pub fn tell(s: &mut Session, w: Watching) -> anyhow::Result<()> {
     unwatched.sort_by_key(|run| run.whole);
     let median = &unwatched[unwatched.len() / 2];
     s.bars(waterfall(median));
-    let most = median.calls.iter().max_by_key(|c| c.took).map_or("", |c| c.name);
+    let calls = median.calls.iter().map(|c| (c.name, c.took));
+    let most = calls
+        .chain([("KVM_RUN", median.in_guest)])
+        .max_by_key(|(_, took)| *took)
+        .map_or("", |(name, _)| name);
     s.say(format!(
         "The median of {} unwatched runs: **{:.2} ms** from nothing to the end, {:.2} ms from KVM_CREATE_VM to the \
          first exit; {most} took most.",

@@ -263,7 +263,10 @@ fn a_signal_ends_a_run_that_is_inside_the_guest() {
 #[test]
 fn wrong_options_are_usage_errors() {
     let _dog = watchdog(30);
-    let wrong: [&[&str]; 5] = [
+    let wrong: [&[&str]; 8] = [
+        &["--timeout", "0"],
+        &["--samples", "1"],
+        &["--dirty", "--clones", "100000"],
         &["--no-such-option"],
         &["--mode", "vax"],
         &["--exits", "--devices"],
