@@ -10,7 +10,7 @@ use tests::{cargo, obstacle, ran, root, target, xtask};
 
 #[test]
 fn a_new_lab_builds_runs_passes_and_is_listed() {
-    let _dog = watchdog(900);
+    let _dog = watchdog(1800);
     if let Some(why) = obstacle() {
         kit::skip!("cargo", "{why}");
     }
