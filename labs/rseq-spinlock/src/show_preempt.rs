@@ -32,6 +32,7 @@ pub fn show(s: &mut Session, thread: Thread) -> anyhow::Result<()> {
         Table::new(["lock", "holder off", "waited", "burnt spinning", "all through after"]).right(1..5);
     let mut how = How::Preempted;
     let mut shown = Vec::new();
+    let mut burnt_by = Vec::new();
     for (name, act) in LOCKS {
         let mut scenes = take(act, Play { burst, deferred: false }, takes)?;
         let summary = |value: fn(&Scene) -> f64| Summary::of(&scenes.iter().map(value).collect::<Vec<_>>());
@@ -47,6 +48,7 @@ pub fn show(s: &mut Session, thread: Thread) -> anyhow::Result<()> {
         ]);
         s.metric_spread(&format!("{name}_preempted_burnt_us"), "us", burnt);
         s.metric_spread(&format!("{name}_preempted_end_us"), "us", end);
+        burnt_by.push((name, burnt.median));
         scenes.sort_by(|a, b| a.burnt_us.total_cmp(&b.burnt_us));
         let middle = scenes.swap_remove(scenes.len() / 2);
         how = middle.how;
@@ -54,6 +56,14 @@ pub fn show(s: &mut Session, thread: Thread) -> anyhow::Result<()> {
     }
     s.table(table);
     s.say(format!("Three waiters; the median of {takes}. **Burnt** is CPU time that did nobody any good."));
+    burnt_by.sort_by(|a, b| a.1.total_cmp(&b.1));
+    if let [(first, least), .., (last, most)] = burnt_by[..] {
+        s.say(format!(
+            "Least burnt: **{first}** ({:.2} ms). Most: **{last}** ({:.2} ms).",
+            least / 1e3,
+            most / 1e3
+        ));
+    }
     if how == How::Sleeps {
         s.missing(
             "real preemption",
