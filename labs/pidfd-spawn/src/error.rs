@@ -110,7 +110,9 @@ pub enum SpawnError {
 
 fn hint_create(e: &SysError) -> &'static str {
     match e.errno {
-        libc::EAGAIN => "\n  a limit on processes is reached: RLIMIT_NPROC, pids.max of a cgroup, or kernel.pid_max",
+        libc::EAGAIN => {
+            "\n  a limit on processes is reached: RLIMIT_NPROC, pids.max of a cgroup, or kernel.pid_max"
+        }
         libc::ENOMEM => "\n  no memory for the process, or its PID namespace has lost its init",
         libc::EMFILE => "\n  a pidfd needs a descriptor, and this process has none left: ulimit -n",
         libc::EPERM => "\n  a seccomp filter (older container runtimes) or a missing capability",

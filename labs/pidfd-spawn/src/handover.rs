@@ -3,8 +3,8 @@
 //! `pidfd_getfd` needs no help from the other process: a server that was never written for it can be
 //! replaced without one refused connection.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
@@ -70,8 +70,7 @@ pub fn old_server() -> std::io::Result<()> {
 
 fn start(program: &Path) -> Result<(Child, u16, i32), HandoverError> {
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(SysError::nix("pipe2"))?;
-    let child =
-        Spawn::new(program).arg(OLD_SERVER).fd(1, &write).parent_death(Signal::SIGKILL).spawn()?;
+    let child = Spawn::new(program).arg(OLD_SERVER).fd(1, &write).parent_death(Signal::SIGKILL).spawn()?;
     drop(write);
     let mut line = String::new();
     BufReader::new(File::from(read)).read_line(&mut line)?;

@@ -26,8 +26,8 @@ struct Options {
     #[arg(long)]
     getfd: bool,
     /// Run a supervisor over the services of a file (without one: a demonstration)
-    #[arg(long, num_args = 0..=1, default_missing_value = "", value_name = "FILE.toml")]
-    supervise: Option<PathBuf>,
+    #[arg(long, num_args = 0..=1, value_name = "FILE.toml")]
+    supervise: Option<Option<PathBuf>>,
     /// With --supervise: kill so many of its processes at random, and account for each
     #[arg(long, value_name = "KILLS", requires = "supervise")]
     soak: Option<usize>,
@@ -77,7 +77,7 @@ fn run(s: &mut Session, o: &Options) -> anyhow::Result<()> {
     } else if o.getfd {
         show_getfd::tell(s)
     } else if let Some(file) = &o.supervise {
-        show_supervise::tell(s, file, o.soak)
+        show_supervise::tell(s, file.as_deref(), o.soak)
     } else if o.rss {
         show_rss::tell(s)
     } else {

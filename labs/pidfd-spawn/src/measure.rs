@@ -1,12 +1,15 @@
 //! What each way costs, by the size of the parent: rounds in turn, so that noise hits all alike.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kit::SysError;
 use memmap2::{Advice, MmapMut};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use crate::process::Child;
 use crate::spawn::Spawn;
 use crate::sys;
 use crate::ways::Way;
@@ -126,6 +129,39 @@ pub fn in_turn(who: Vec<Contender>, program: &str, rounds: usize) -> Result<Vec<
         }
     }
     Ok(costs)
+}
+
+/// Starts `total` children, at most `parallel` at a time, and reaps them all by one epoll loop.
+///
+/// # Errors
+/// As text.
+pub fn batch(spawn: &Spawn<'_>, total: usize, parallel: usize) -> Result<(), String> {
+    let ready = spawn.prepare().map_err(|e| e.to_string())?;
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| e.to_string())?;
+    let mut running = BTreeMap::new();
+    let mut events = [EpollEvent::empty(); 64];
+    for next in 0.. {
+        while running.len() >= parallel || (next >= total && !running.is_empty()) {
+            let n = match epoll.wait(&mut events, EpollTimeout::NONE) {
+                Err(nix::errno::Errno::EINTR) => 0,
+                done => done.map_err(|e| e.to_string())?,
+            };
+            for event in &events[..n] {
+                // Its end of the pidfd closes with it, which takes it out of the set.
+                if let Some(mut child) = running.remove(&event.data()) {
+                    Child::wait(&mut child).map_err(|e| e.to_string())?;
+                }
+            }
+        }
+        if next >= total {
+            break;
+        }
+        let child = ready.spawn().map_err(|e| e.to_string())?;
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, next as u64);
+        epoll.add(&child, event).map_err(|e| e.to_string())?;
+        running.insert(next as u64, child);
+    }
+    Ok(())
 }
 
 /// Touched memory that the parent carries: pages of 4 KiB, as a heap has them.

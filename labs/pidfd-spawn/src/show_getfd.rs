@@ -15,7 +15,11 @@ pub fn tell(s: &mut Session) -> anyhow::Result<()> {
     let h = match handover::upgrade(&crate::show_race::program()?) {
         Ok(h) => h,
         Err(HandoverError::Sys(e)) if e.call.contains("pidfd_getfd") => {
-            s.missing("pidfd_getfd", e.to_string(), "Linux 5.6; and the right to ptrace the child (sysctl kernel.yama.ptrace_scope)");
+            s.missing(
+                "pidfd_getfd",
+                e.to_string(),
+                "Linux 5.6; and the right to ptrace the child (sysctl kernel.yama.ptrace_scope)",
+            );
             return Ok(());
         }
         Err(e) => return Err(e.into()),
@@ -23,7 +27,10 @@ pub fn tell(s: &mut Session) -> anyhow::Result<()> {
     let us = h.took.as_secs_f64() * 1e6;
     let table = Table::new(["what", "result"])
         .row(["ask the old server".to_owned(), format!("{:?} on port {}", h.before, h.port)])
-        .mark([format!("pidfd_getfd(old, {})", h.their_fd), format!("our descriptor {}, {us:.0} us", h.our_fd)])
+        .mark([
+            format!("pidfd_getfd(old, {})", h.their_fd),
+            format!("our descriptor {}, {us:.0} us", h.our_fd),
+        ])
         .row(["kill the old server, reap it".to_owned(), "done".into()])
         .row(["a client connects".to_owned(), "waits in the socket's queue".into()])
         .row(["we accept and answer".to_owned(), format!("{:?}", h.after)])

@@ -24,7 +24,9 @@ pub fn tell(s: &mut Session) -> anyhow::Result<()> {
 fn the_race(s: &mut Session) {
     s.step_at("Keep a number, and signal it too late", race::HERE);
     s.predict(Predict::new(
-        &format!("process {NUMBER} has ended and was reaped; another got the number. kill({NUMBER}, SIGTERM)?"),
+        &format!(
+            "process {NUMBER} has ended and was reaped; another got the number. kill({NUMBER}, SIGTERM)?"
+        ),
         ["ESRCH: that process is gone", "EPERM: it is not ours", "0: and the other one dies"],
         2,
         "kill looks the number up now. The kernel cannot know whom you meant then.",
@@ -63,11 +65,17 @@ fn the_race(s: &mut Session) {
 fn words(e: &Event) -> [String; 3] {
     let by_pid = e.story == Story::Pid;
     let [call, result, means] = match e.happened {
-        Happened::Created if by_pid => ["clone3(set_tid)".into(), NUMBER.to_string(), "ours; we note the number".into()],
+        Happened::Created if by_pid => {
+            ["clone3(set_tid)".into(), NUMBER.to_string(), "ours; we note the number".into()]
+        }
         Happened::Created => ["clone3(…|PIDFD)".into(), "a pidfd".into(), "ours; we keep the handle".into()],
-        Happened::Reaped if by_pid => ["waitid(P_PID)".into(), "exit 0".into(), "reaped: the number is free".into()],
+        Happened::Reaped if by_pid => {
+            ["waitid(P_PID)".into(), "exit 0".into(), "reaped: the number is free".into()]
+        }
         Happened::Reaped => ["waitid(P_PIDFD)".into(), "exit 0".into(), "reaped: the number is free".into()],
-        Happened::InnocentCreated => ["clone3(set_tid)".into(), NUMBER.to_string(), "a stranger gets it".into()],
+        Happened::InnocentCreated => {
+            ["clone3(set_tid)".into(), NUMBER.to_string(), "a stranger gets it".into()]
+        }
         Happened::Signalled(errno) => [
             if by_pid { format!("kill({NUMBER}, TERM)") } else { "pidfd_send_signal(TERM)".into() },
             if errno == 0 { "0".into() } else { kit::SysError::new("", errno).symbol() },
@@ -100,16 +108,18 @@ fn lanes(s: &mut Session, race: &Race) {
             let e = race.events.iter().find(|e| e.story == story && test(e.happened));
             e.map_or(0.0, |e| e.at.as_secs_f64() * 1e6)
         };
-        let created = at(&|h| h == Happened::Created);
-        let reaped = at(&|h| h == Happened::Reaped);
-        let stranger = at(&|h| h == Happened::InnocentCreated);
-        let signal = at(&|h| matches!(h, Happened::Signalled(_)));
-        let end = at(&|h| matches!(h, Happened::InnocentKilled(_) | Happened::InnocentLives));
-        let (kind, label) = if story == Story::Pid { ("killed", "kill hits it") } else { ("lives", "ESRCH: it lives") };
+        // Each story from its own begin, so that both can be compared.
+        let begin = at(&|h| h == Happened::Created);
+        let reaped = at(&|h| h == Happened::Reaped) - begin;
+        let stranger = at(&|h| h == Happened::InnocentCreated) - begin;
+        let signal = at(&|h| matches!(h, Happened::Signalled(_))) - begin;
+        let end = at(&|h| matches!(h, Happened::InnocentKilled(_) | Happened::InnocentLives)) - begin;
+        let (kind, label) =
+            if story == Story::Pid { ("killed", "kill hits it") } else { ("lives", "ESRCH: it lives") };
         Lane {
             name: name.into(),
             spans: vec![
-                Span::new(created, reaped, "ours", "ours"),
+                Span::new(0.0, reaped, "ours", "ours"),
                 Span::new(stranger, signal, "stranger", "a stranger"),
                 Span::new(signal, end.max(signal), kind, label),
             ],
@@ -138,7 +148,12 @@ fn the_ways(s: &mut Session) -> anyhow::Result<()> {
             "std" | "std_pre_exec" => "not on stable Rust",
             _ => "by pidfd_open, after",
         };
-        let cells = [c.who.name().to_owned(), format!("{:.0}", returned.median), format!("{:.0}", ended.median), pidfd.into()];
+        let cells = [
+            c.who.name().to_owned(),
+            format!("{:.0}", returned.median),
+            format!("{:.0}", ended.median),
+            pidfd.into(),
+        ];
         if key == "clone3" { table = table.mark(cells) } else { table.push(cells) }
     }
     s.table(table);

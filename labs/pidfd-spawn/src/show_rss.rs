@@ -47,11 +47,12 @@ type Sized = (usize, &'static str, Vec<pidfd_spawn::measure::Cost>);
 fn show(s: &mut Session, all: &[Sized]) {
     let Some((_, _, first)) = all.first() else { return };
     let mut table = Table::new(
-        ["until the call returns, us".to_owned()].into_iter().chain(all.iter().map(|a| format!("{} MiB", a.0))),
+        ["until the call returns, us".to_owned()]
+            .into_iter()
+            .chain(all.iter().map(|a| format!("{} MiB", a.0))),
     )
     .right(1..=all.len());
-    let mut lines =
-        Lines::new("until the call returns", "parent, MiB", "us").scales(Scale::Log, Scale::Log);
+    let mut lines = Lines::new("until the call returns", "parent, MiB", "us").scales(Scale::Log, Scale::Log);
     for (i, cost) in first.iter().enumerate() {
         let mut points = Vec::new();
         for (mib, key, costs) in all {
@@ -61,7 +62,8 @@ fn show(s: &mut Session, all: &[Sized]) {
             s.metric_spread(&format!("spawn_{who}_{key}_us"), "us", e);
             points.push((*mib as f64, r.median));
         }
-        let cells = [cost.who.name().to_owned()].into_iter().chain(points.iter().map(|p| format!("{:.0}", p.1)));
+        let cells =
+            [cost.who.name().to_owned()].into_iter().chain(points.iter().map(|p| format!("{:.0}", p.1)));
         table.push(cells);
         lines = lines.series(cost.who.name(), points);
     }

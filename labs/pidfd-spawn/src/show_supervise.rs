@@ -29,20 +29,24 @@ impl Bundled {
     }
 }
 
-pub fn tell(s: &mut Session, file: &Path, soak: Option<usize>) -> anyhow::Result<()> {
-    let bundled = match (file.as_os_str().is_empty(), soak) {
-        (true, None) => Some(Bundled::new(config::DEMO)?),
-        (true, Some(_)) => Some(Bundled::new(&soak::services(20))?),
-        _ => None,
+pub fn tell(s: &mut Session, file: Option<&Path>, soak: Option<usize>) -> anyhow::Result<()> {
+    let bundled = match (file, soak) {
+        (Some(_), _) => None,
+        (None, None) => Some(Bundled::new(config::DEMO)?),
+        (None, Some(_)) => Some(Bundled::new(&soak::services(20))?),
     };
-    let path = bundled.as_ref().map_or(file, |b| b.path.as_path());
+    let path = file.or(bundled.as_ref().map(|b| b.path.as_path())).unwrap_or(Path::new(""));
     let config = Config::read(path).map_err(|e| kit::Usage(e.to_string()))?;
     s.step_at("Start the services, each in a cgroup of its own", guard::HERE);
     let guard = Guard::start(&crate::show_race::program()?, path)?;
     let _stop = stop_on_ctrl_c(&guard)?;
     match &guard.no_cgroup {
         None => s.say("clone3 puts each service into its cgroup: whatever it forks stays in there."),
-        Some(e) => s.missing("cgroups", e.to_string(), "a writable cgroup v2; without it, leftovers are found when all stops"),
+        Some(e) => s.missing(
+            "cgroups",
+            e.to_string(),
+            "a writable cgroup v2; without it, leftovers are found when all stops",
+        ),
     }
     match soak {
         Some(kills) => killed(s, guard, &config, kills)?,
@@ -50,7 +54,10 @@ pub fn tell(s: &mut Session, file: &Path, soak: Option<usize>) -> anyhow::Result
     }
     let left = leaks::unreaped();
     s.check("no_zombies", left.is_empty(), format!("{} of our children are not reaped", left.len()));
-    s.so("supervise by handle and by cgroup: no number is ever looked up, no grandchild gets away.", "--supervise --soak 1000");
+    s.so(
+        "supervise by handle and by cgroup: no number is ever looked up, no grandchild gets away.",
+        "--supervise --soak 1000",
+    );
     Ok(())
 }
 
@@ -99,7 +106,8 @@ fn killed(s: &mut Session, guard: Guard, config: &Config, kills: usize) -> anyho
     s.step_at(format!("Kill {kills} of its processes at random"), soak::HERE);
     s.param("kills", kills);
     let progress = s.progress(kills as u64, "kills");
-    let account = soak::run(guard, config.services.len(), kills, u64::from(std::process::id()), || progress.add(1))?;
+    let account =
+        soak::run(guard, config.services.len(), kills, u64::from(std::process::id()), || progress.add(1))?;
     drop(progress);
     let table = Table::new(["", "processes"])
         .right([1])
@@ -107,7 +115,10 @@ fn killed(s: &mut Session, guard: Guard, config: &Config, kills: usize) -> anyho
         .row(["began".to_owned(), account.started.to_string()])
         .row(["ended, as told".to_owned(), account.ended.to_string()])
         .row(["orphans adopted and reaped".to_owned(), account.adopted.to_string()])
-        .mark(["lost, doubled, left".to_owned(), format!("{}, {}, {}", account.lost, account.doubled, account.left)]);
+        .mark([
+            "lost, doubled, left".to_owned(),
+            format!("{}, {}, {}", account.lost, account.doubled, account.left),
+        ]);
     s.table(table);
     let seconds = account.took.as_secs_f64();
     s.say(format!("**{:.0} restarts a second**, and every process accounted for, by pidfds that the supervisor passed on.", kills as f64 / seconds));

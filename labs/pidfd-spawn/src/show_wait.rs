@@ -19,7 +19,10 @@ pub fn tell(s: &mut Session) -> anyhow::Result<()> {
     more(s)?;
     let left = leaks::unreaped();
     s.check("no_zombies", left.is_empty(), format!("{} of our children are not reaped", left.len()));
-    s.so("a process that is a descriptor needs no SIGCHLD, no handler and no thread of its own.", "--getfd, --supervise");
+    s.so(
+        "a process that is a descriptor needs no SIGCHLD, no handler and no thread of its own.",
+        "--getfd, --supervise",
+    );
     Ok(())
 }
 
@@ -55,8 +58,16 @@ fn thousand(s: &mut Session) -> anyhow::Result<()> {
                     tally.wakeups.to_string(),
                     format!("{ms:.1}"),
                 ];
-                if mechanism == Mechanism::UringWaitid { table = table.mark(cells) } else { table.push(cells) }
-                s.check(&format!("all_reaped_{key}"), tally.reaped == count, format!("{} of {count}", tally.reaped));
+                if mechanism == Mechanism::UringWaitid {
+                    table = table.mark(cells)
+                } else {
+                    table.push(cells)
+                }
+                s.check(
+                    &format!("all_reaped_{key}"),
+                    tally.reaped == count,
+                    format!("{} of {count}", tally.reaped),
+                );
             }
             Err(e) => s.missing(mechanism.name(), e.to_string(), "io_uring, Linux 5.1 (WAITID: 6.7)"),
         }
@@ -114,9 +125,16 @@ fn more(s: &mut Session) -> anyhow::Result<()> {
     let other = Spawn::new("sleep").arg("1000").parent_death(Signal::SIGKILL).spawn()?;
     let again = PidFd::open(child.pid(), 0)?;
     let (a, b, c) = (child.pidfd().inode()?, again.inode()?, other.pidfd().inode()?);
-    let identity = if a == b && a != c { format!("{a}, {b} for one process, {c} for another") } else { "no: one inode for all, before Linux 6.9".into() };
+    let identity = if a == b && a != c {
+        format!("{a}, {b} for one process, {c} for another")
+    } else {
+        "no: one inode for all, before Linux 6.9".into()
+    };
     table.push(["inode as identity".to_owned(), identity]);
-    table.push(["PIDFD_SELF".to_owned(), told(signal_self(None).and(signal_self_thread(None)).map(|()| "signals without opening".into()))]);
+    table.push([
+        "PIDFD_SELF".to_owned(),
+        told(signal_self(None).and(signal_self_thread(None)).map(|()| "signals without opening".into())),
+    ]);
     let thread = std::thread::scope(|scope| {
         let (tell, told) = std::sync::mpsc::channel();
         let (hold, held) = std::sync::mpsc::channel::<()>();
@@ -130,8 +148,14 @@ fn more(s: &mut Session) -> anyhow::Result<()> {
     });
     table.push(["PIDFD_THREAD".to_owned(), self::told(thread)]);
     let heap = first_mapping(child.pid());
-    let cold = heap.map_or_else(|| Err(kit::SysError::new("no mapping found", 0)), |(at, len)| child.pidfd().advise_cold(at, len));
-    table.push(["process_madvise".to_owned(), told(cold.map(|n| format!("{n} bytes of the child marked cold")))]);
+    let cold = heap.map_or_else(
+        || Err(kit::SysError::new("no mapping found", 0)),
+        |(at, len)| child.pidfd().advise_cold(at, len),
+    );
+    table.push([
+        "process_madvise".to_owned(),
+        told(cold.map(|n| format!("{n} bytes of the child marked cold"))),
+    ]);
     child.signal(Signal::SIGKILL)?;
     let freed = match child.pidfd().release_memory() {
         Err(e) if e.symbol() == "ESRCH" => Ok("its memory was gone already".to_owned()),

@@ -14,7 +14,7 @@ pub fn tell(s: &mut Session) -> anyhow::Result<()> {
     let zygote = Arc::new(Zygote::start()?);
     speed(s, &zygote)?;
     abilities(s);
-    errors(s, &zygote);
+    errors(s);
     refused(s);
     ring(s);
     std_here(s)?;
@@ -73,7 +73,7 @@ fn abilities(s: &mut Session) {
     );
 }
 
-fn errors(s: &mut Session, zygote: &Arc<Zygote>) {
+fn errors(s: &mut Session) {
     s.step_at("Hear exactly what went wrong in the child", pidfd_spawn::error::HERE);
     let long = "x".repeat(3 << 20);
     let mut told = Listing::new("");
@@ -89,8 +89,7 @@ fn errors(s: &mut Session, zygote: &Arc<Zygote>) {
     let count = cases.len();
     for (what, spawn) in cases {
         told = told.line(what, "");
-        let by_zygote = spawn.zygote(zygote).spawn();
-        let text = match by_zygote {
+        let text = match spawn.spawn() {
             Ok(_) => "started after all".into(),
             Err(e) => first_line(&e),
         };
@@ -129,7 +128,9 @@ fn refused(s: &mut Session) {
         .unwrap_or_else(|_| Err("the thread ended".into()));
         match told {
             Ok((way, tried)) => {
-                s.say(format!("A seccomp filter answers {name}: after {tried} refused, **{way}** did it, and says so."));
+                s.say(format!(
+                    "A seccomp filter answers {name}: after {tried} refused, **{way}** did it, and says so."
+                ));
             }
             Err(e) => s.missing("a refused clone3", e, "seccomp filters"),
         }
@@ -167,12 +168,20 @@ fn std_here(s: &mut Session) -> anyhow::Result<()> {
             Ok(trace) => {
                 let mut list = Listing::new(title);
                 for call in &trace.calls {
-                    let short: String = call.chars().take(74).collect();
-                    list = list.line(short, "");
+                    let short: String = call.trim_end_matches(", ").chars().take(72).collect();
+                    let cut = if short.len() < call.len() { " …" } else { "" };
+                    list = list.line(short + cut, "");
                 }
                 s.listing(list);
-                s.say(format!("{}.", if trace.pidfd { "With a pidfd" } else { "**No pidfd**: it keeps the number" }));
-                s.metric(&format!("std_{}pidfd", if pre_exec { "pre_exec_" } else { "" }), "1", f64::from(trace.pidfd));
+                s.say(format!(
+                    "{}.",
+                    if trace.pidfd { "With a pidfd" } else { "**No pidfd**: it keeps the number" }
+                ));
+                s.metric(
+                    &format!("std_{}pidfd", if pre_exec { "pre_exec_" } else { "" }),
+                    "1",
+                    f64::from(trace.pidfd),
+                );
             }
             Err(e) => {
                 s.missing("std's system calls", e.to_string(), "install strace");

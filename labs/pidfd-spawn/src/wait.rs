@@ -184,12 +184,17 @@ fn uring_waitid(children: &mut [Child]) -> Result<Tally, SysError> {
     let mut tally = Tally { calls: 1, ..Tally::default() };
     for chunk in children.chunks_mut(DEPTH) {
         let fds: Vec<RawFd> = chunk.iter().map(|c| c.as_fd().as_raw_fd()).collect();
-        sys::ring_waitid(&mut ring, &fds, |ring| submit(ring, &mut tally), |i, pid_code_status| {
-            let (_, code, status) = pid_code_status;
-            let end = End::from_siginfo(code, status);
-            let none = std::time::Duration::ZERO;
-            chunk[i].reaped(Exit { end, user: none, system: none, max_rss_kib: 0 });
-        })?;
+        sys::ring_waitid(
+            &mut ring,
+            &fds,
+            |ring| submit(ring, &mut tally),
+            |i, pid_code_status| {
+                let (_, code, status) = pid_code_status;
+                let end = End::from_siginfo(code, status);
+                let none = std::time::Duration::ZERO;
+                chunk[i].reaped(Exit { end, user: none, system: none, max_rss_kib: 0 });
+            },
+        )?;
         tally.reaped += chunk.len();
     }
     Ok(tally)

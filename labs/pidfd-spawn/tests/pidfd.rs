@@ -240,7 +240,8 @@ fn where_clone3_is_refused_another_way_is_taken_and_said() {
 #[test]
 fn a_pids_limit_refuses_cleanly() {
     let _dog = watchdog(30);
-    let group = std::path::PathBuf::from(format!("/sys/fs/cgroup/pids/pidfd-spawn-test-{}", std::process::id()));
+    let group =
+        std::path::PathBuf::from(format!("/sys/fs/cgroup/pids/pidfd-spawn-test-{}", std::process::id()));
     if let Err(e) = std::fs::create_dir(&group) {
         kit::skip!("cgroup1.pids", "{e}");
     }

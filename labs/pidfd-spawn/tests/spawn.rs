@@ -139,7 +139,8 @@ fn session_group_mask_and_signals() {
     set.add(Signal::SIGUSR1);
     each_way(|way, base| {
         let status = |spawn: Base<'_>| {
-            let (text, _) = output(|out| spawn(base(Spawn::new("cat").arg("/proc/self/status"))).fd(1, out).spawn());
+            let (text, _) =
+                output(|out| spawn(base(Spawn::new("cat").arg("/proc/self/status"))).fd(1, out).spawn());
             text.lines()
                 .filter_map(|l| l.split_once(":\t"))
                 .map(|(k, v)| (k.to_owned(), v.trim().to_owned()))

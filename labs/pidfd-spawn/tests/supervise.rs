@@ -36,8 +36,10 @@ fn demo_shows_every_kind_of_trouble(dir: &tempfile::TempDir) {
     let at = |name: &str, test: &dyn Fn(&What) -> bool| all.iter().position(|e| e.0 == name && test(&e.1));
     let started = |w: &What| matches!(w, What::Started { .. });
     assert!(at("database", &|w| *w == What::Ready) < at("crasher", &started), "{all:?}");
-    let pauses: Vec<u64> =
-        of("crasher").iter().filter_map(|w| if let What::Backoff(ms) = w { Some(*ms) } else { None }).collect();
+    let pauses: Vec<u64> = of("crasher")
+        .iter()
+        .filter_map(|w| if let What::Backoff(ms) = w { Some(*ms) } else { None })
+        .collect();
     assert!(pauses.starts_with(&[100, 200]), "{all:?}");
     if cgroup {
         assert!(of("daemoniser").contains(&What::LeftOver(1)), "{all:?}");
@@ -53,7 +55,8 @@ fn a_service_that_cannot_start_is_told_and_tried_again(dir: &tempfile::TempDir) 
     let guard = Guard::start(Path::new(PROGRAM), &file(dir, text)).unwrap();
     let all = events(&guard);
     guard.finish().unwrap();
-    let failures: Vec<_> = all.iter().filter(|e| matches!(&e.1, What::NotStarted(w) if w.contains("ENOENT"))).collect();
+    let failures: Vec<_> =
+        all.iter().filter(|e| matches!(&e.1, What::NotStarted(w) if w.contains("ENOENT"))).collect();
     assert!(failures.len() >= 2, "{all:?}");
 }
 
@@ -94,7 +97,8 @@ fn a_killed_guard_leaves_nothing(dir: &tempfile::TempDir) {
         .unwrap();
     let mut err = guard.stderr.take().unwrap();
     // Until its services run: its child's children.
-    let children = |pid: String| std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children =
+        |pid: String| std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     let inner = loop {
         assert_eq!(guard.try_wait().unwrap(), None, "it ended by itself");
         let inner = children(guard.id().to_string()).trim().to_owned();

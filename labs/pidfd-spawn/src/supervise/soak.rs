@@ -40,7 +40,13 @@ pub const HERE: kit::Place = kit::here!();
 ///
 /// # Errors
 /// The socket failed; or the supervisor fell silent for 20 s.
-pub fn run(guard: Guard, services: usize, kills: usize, seed: u64, mut tick: impl FnMut()) -> Result<Soak, SysError> {
+pub fn run(
+    guard: Guard,
+    services: usize,
+    kills: usize,
+    seed: u64,
+    mut tick: impl FnMut(),
+) -> Result<Soak, SysError> {
     let mut soak = Soak::default();
     let mut live: BTreeMap<String, PidFd> = BTreeMap::new();
     let mut last: BTreeMap<String, PidFd> = BTreeMap::new();

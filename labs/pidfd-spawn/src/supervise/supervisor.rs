@@ -102,17 +102,7 @@ impl Supervisor {
             failures: 0,
         };
         let units = config.services.into_iter().map(unit).collect();
-        Ok(Self {
-            units,
-            events,
-            began: now,
-            epoll,
-            signals,
-            root,
-            starts: 0,
-            stopping: false,
-            until,
-        })
+        Ok(Self { units, events, began: now, epoll, signals, root, starts: 0, stopping: false, until })
     }
 
     /// Supervises until told to stop, then stops everything.
@@ -238,7 +228,8 @@ impl Supervisor {
             Some(root) => Some(Cgroup::create(root, &name).map_err(|e| e.to_string())?),
             None => None,
         };
-        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(|e| e.to_string())?;
+        let (read, write) =
+            nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(|e| e.to_string())?;
         let (program, args) = unit.config.run.split_first().ok_or("run is empty")?;
         let mut spawn = Spawn::new(program).args(args).group(0).parent_death(Signal::SIGKILL);
         for (name, value) in &unit.config.env {
@@ -283,7 +274,8 @@ impl Supervisor {
         let _ = self.epoll.delete(&fd);
         let mut byte = [0];
         let wrote = matches!(File::from(fd).read(&mut byte), Ok(1));
-        if matches!(unit.state, State::Starting) && (wrote || unit.child.as_ref().is_some_and(|c| c.pidfd().exists()))
+        if matches!(unit.state, State::Starting)
+            && (wrote || unit.child.as_ref().is_some_and(|c| c.pidfd().exists()))
         {
             unit.state = State::Up;
             self.tell(Some(i), What::Ready, None);

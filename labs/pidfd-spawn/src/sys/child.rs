@@ -3,7 +3,10 @@
 //! It may share memory with its suspended parent (vfork, clone3) or hold a copy of a parent whose
 //! other threads held locks (fork). So: system calls of [`raw`](super::raw) only, no allocation, no
 //! lock, no panic, no return.
-#![allow(unsafe_code, reason = "reads the plan through pointers, for it may lie in memory shared with a zygote")]
+#![allow(
+    unsafe_code,
+    reason = "reads the plan through pointers, for it may lie in memory shared with a zygote"
+)]
 
 use std::ffi::{c_char, c_void};
 use std::os::fd::RawFd;

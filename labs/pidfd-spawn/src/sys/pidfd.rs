@@ -106,9 +106,7 @@ pub(crate) fn waitid(kind: libc::idtype_t, id: i32, options: i32) -> Result<Opti
     // SAFETY: rusage is plain data, for which zeroes are a value.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: both results are writable and of the kernel's layout.
-    let ret = unsafe {
-        libc::syscall(libc::SYS_waitid, kind, id, &raw mut info, options, &raw mut usage)
-    };
+    let ret = unsafe { libc::syscall(libc::SYS_waitid, kind, id, &raw mut info, options, &raw mut usage) };
     check(ret)?;
     // SAFETY: after waitid the union holds SIGCHLD's fields, or zeroes: nothing to report.
     let pid = unsafe { info.si_pid() };

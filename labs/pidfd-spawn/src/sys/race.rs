@@ -40,9 +40,11 @@ pub(crate) const RECORD_SIZE: usize = size_of::<Record>();
 impl Record {
     fn bytes(&self) -> [u8; RECORD_SIZE] {
         let mut out = [0; RECORD_SIZE];
-        let fields = self.at_ns.to_ne_bytes().into_iter().chain(
-            [self.story, self.what, self.pid, self.value].into_iter().flat_map(i32::to_ne_bytes),
-        );
+        let fields = self
+            .at_ns
+            .to_ne_bytes()
+            .into_iter()
+            .chain([self.story, self.what, self.pid, self.value].into_iter().flat_map(i32::to_ne_bytes));
         for (o, b) in out.iter_mut().zip(fields) {
             *o = b;
         }

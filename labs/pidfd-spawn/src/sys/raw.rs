@@ -164,7 +164,11 @@ pub(crate) fn close_range(first: u32, last: u32, flags: u32) -> Result<(), i32> 
 ///
 /// # Safety
 /// `path` is a NUL-terminated string; `argv` and `envp` are NULL-terminated arrays of such.
-pub(crate) unsafe fn execve(path: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> i32 {
+pub(crate) unsafe fn execve(
+    path: *const c_char,
+    argv: *const *const c_char,
+    envp: *const *const c_char,
+) -> i32 {
     let a = [path as usize, argv as usize, envp as usize, 0, 0];
     // SAFETY: the caller promises the strings; when it succeeds, nothing of this program goes on.
     unsafe { call(libc::SYS_execve, a) }.err().unwrap_or(0)

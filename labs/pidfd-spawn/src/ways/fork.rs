@@ -15,7 +15,8 @@ use crate::sys::raw::own_dup_above;
 /// The child's errors come through a pipe that closes at exec: end of file means success.
 pub(crate) fn spawn(plan: &Plan<'_>) -> Result<Started, SpawnError> {
     let way = Way::Fork;
-    let (from_child, to_parent) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| create(way, "pipe2")(e as i32))?;
+    let (from_child, to_parent) =
+        nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| create(way, "pipe2")(e as i32))?;
     // Where no target of the mapping overwrites it.
     let above = own_dup_above(to_parent.as_fd(), plan.above()).map_err(create(way, "fcntl"))?;
     drop(to_parent);

@@ -10,8 +10,8 @@ use std::sync::Mutex;
 
 use kit::SysError;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType, recvmsg, sendmsg,
-    shutdown, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType, recvmsg,
+    sendmsg, shutdown, socketpair,
 };
 
 use super::{Started, Way, create, in_child, open_own_child, reap};
@@ -59,7 +59,8 @@ impl Zygote {
     pub(crate) fn spawn(&self, plan: &Plan<'_>) -> Result<Started, SpawnError> {
         let way = Way::Zygote;
         let mut inner = self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let fds: Vec<RawFd> = plan.moves.iter().map(|m| m.1).chain(plan.cgroup).map(|f| f.as_raw_fd()).collect();
+        let fds: Vec<RawFd> =
+            plan.moves.iter().map(|m| m.1).chain(plan.cgroup).map(|f| f.as_raw_fd()).collect();
         if fds.len() > MAX_FDS {
             return Err(SpawnError::Unsupported { way, what: "pass more than 253 descriptors" });
         }
