@@ -2,6 +2,8 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use kit::{Lane, Lanes, Session, Span, Table, cleanup};
@@ -39,7 +41,8 @@ pub fn tell(s: &mut Session, file: Option<&Path>, soak: Option<usize>) -> anyhow
     let config = Config::read(path).map_err(|e| kit::Usage(e.to_string()))?;
     s.step_at("Start the services, each in a cgroup of its own", guard::HERE);
     let guard = Guard::start(&crate::show_race::program()?, path)?;
-    let _stop = stop_on_ctrl_c(&guard)?;
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let _stop = stop_on_ctrl_c(&guard, Arc::clone(&interrupted))?;
     match &guard.no_cgroup {
         None => s.say("clone3 puts each service into its cgroup: whatever it forks stays in there."),
         Some(e) => s.missing(
@@ -48,10 +51,14 @@ pub fn tell(s: &mut Session, file: Option<&Path>, soak: Option<usize>) -> anyhow
             "a writable cgroup v2; without it, leftovers are found when all stops",
         ),
     }
-    match soak {
-        Some(kills) => killed(s, guard, &config, kills)?,
-        None => watched(s, guard, &config)?,
+    let told = match soak {
+        Some(kills) => killed(s, guard, &config, kills),
+        None => watched(s, guard, &config),
+    };
+    if interrupted.load(Relaxed) {
+        return Err(kit::Interrupted.into());
     }
+    told?;
     let left = leaks::unreaped();
     s.check("no_zombies", left.is_empty(), format!("{} of our children are not reaped", left.len()));
     s.so(
@@ -62,10 +69,11 @@ pub fn tell(s: &mut Session, file: Option<&Path>, soak: Option<usize>) -> anyhow
 }
 
 /// The guard's own drop does not run when a signal ends us, so the same again.
-fn stop_on_ctrl_c(guard: &Guard) -> anyhow::Result<cleanup::Deferred> {
+fn stop_on_ctrl_c(guard: &Guard, interrupted: Arc<AtomicBool>) -> anyhow::Result<cleanup::Deferred> {
     let handle = guard.supervisor().try_clone()?;
     let group = guard.cgroup_path().map(Path::to_owned);
     Ok(cleanup::defer("stop the supervisor", move || {
+        interrupted.store(true, Relaxed);
         let _ = handle.signal(Signal::SIGTERM);
         if !handle.ended_within(Duration::from_secs(10)) {
             let _ = handle.signal(Signal::SIGKILL);
