@@ -20,7 +20,7 @@ pub fn tell(s: &mut Session) -> anyhow::Result<()> {
     // Before the memory: a zygote is as big as its parent was.
     let zygote = Arc::new(Zygote::start()?);
     let tiny = Tiny::exit_0()?;
-    let rounds = if s.quick() { 10 } else { 40 };
+    let rounds = if s.quick() { 5 } else { 30 };
     let progress = s.progress(3, "parent sizes");
     let mut all = Vec::new();
     for (mib, key) in SIZES {

@@ -150,7 +150,7 @@ fn words(what: &What) -> String {
         What::Ready => "ready".into(),
         What::NotStarted(why) => why.lines().next().unwrap_or_default().into(),
         What::Ended(end) => format!("ended: {end}"),
-        What::LeftOver(n) => format!("left {n} processes behind: killed with the cgroup"),
+        What::LeftOver(n) => format!("processes left behind: {n}; killed with the cgroup"),
         What::Backoff(ms) => format!("again in {ms} ms"),
         What::Stopping => "SIGTERM".into(),
         What::Forced => "did not stop in time: cgroup.kill".into(),

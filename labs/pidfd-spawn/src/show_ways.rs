@@ -129,7 +129,7 @@ fn refused(s: &mut Session) {
         match told {
             Ok((way, tried)) => {
                 s.say(format!(
-                    "A seccomp filter answers {name}: after {tried} refused, **{way}** did it, and says so."
+                    "A seccomp filter answers clone3 with {name}: refusals {tried}, then **{way}** did it, and says so."
                 ));
             }
             Err(e) => s.missing("a refused clone3", e, "seccomp filters"),

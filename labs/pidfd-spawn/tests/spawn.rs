@@ -217,7 +217,12 @@ fn errors_in_the_child_come_back_exactly() {
     each_way(|way, base| {
         let before = common::open_fds();
         expect(way, base(Spawn::new("/no/such/program")).spawn(), Step::Exec, libc::ENOENT);
-        expect(way, base(Spawn::new("no-such-program")).spawn(), Step::Exec, libc::ENOENT);
+        expect(
+            way,
+            base(Spawn::new("no-such-program").env("PATH", "/usr/bin:/bin")).spawn(),
+            Step::Exec,
+            libc::ENOENT,
+        );
         expect(way, base(Spawn::new(&plain)).spawn(), Step::Exec, libc::EACCES);
         expect(way, base(Spawn::new("/")).spawn(), Step::Exec, libc::EACCES);
         expect(way, base(Spawn::new(&lost)).spawn(), Step::Exec, libc::ENOENT);

@@ -57,8 +57,9 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> Result<Started, SpawnError> {
         let mut last = libc::ENOENT;
         for path in plan.paths.iter() {
             match call.spawn(path.as_ptr(), &raw) {
-                Err(e @ (libc::ENOENT | libc::ENOTDIR | libc::EACCES)) if last != libc::EACCES => last = e,
-                Err(libc::ENOENT | libc::ENOTDIR) => {}
+                // As execvp(3): "not allowed" is remembered, "not there" is not.
+                Err(libc::EACCES) => last = libc::EACCES,
+                Err(e @ (libc::ENOENT | libc::ENOTDIR)) => last = if last == libc::EACCES { last } else { e },
                 done => return done,
             }
         }
