@@ -11,7 +11,7 @@ pub fn show(s: &mut Session) -> anyhow::Result<()> {
     s.step("Interrupt two counting threads, each way there is");
     let time = Duration::from_millis(if s.quick() { 150 } else { 800 });
     let mut table =
-        Table::new(["trouble", "made", "increments", "aborts", "preempted", "signal", "moved", "lost"])
+        Table::new(["trouble", "times", "increments", "aborts", "preempted", "signal", "moved", "lost"])
             .right(1..8);
     let ways = [
         ("two on one CPU", Trouble::Preemption, "preemption"),
@@ -51,7 +51,10 @@ pub fn show(s: &mut Session) -> anyhow::Result<()> {
         "The kernel does not say why it aborted. The cause is what had changed since the attempt began: a signal handled, \
          another CPU, or neither. The one who sends signals or moves threads preempts now and then as well.",
     );
-    s.say("A section takes about a nanosecond, so most interruptions miss it: an abort is rare, and costs one retry.");
+    s.say(
+        "These threads do nothing but count, so they are in a section much of the time; a real program hardly ever is. \
+         An abort costs one retry.",
+    );
     s.check("rseq_exact", lost == 0, format!("{all} aborts, {lost} increments lost"));
     s.so("an abort is not an error: it is how the section finds out that it was not alone", "--anatomy");
     Ok(())

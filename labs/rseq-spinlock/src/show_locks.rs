@@ -119,14 +119,16 @@ fn tell(s: &mut Session, threads: usize, outcomes: &[(&str, Outcome)]) {
     if let (Some(fast), Some(prompt), Some(fair)) =
         (by(Outcome::mops), by(|o| -o.max_wait_ms()), by(Outcome::fairness))
     {
+        let fairest = match threads {
+            1 => String::new(),
+            _ => format!(" Fairest: **{}** ({:.2}).", fair.0, fair.1.fairness()),
+        };
         s.say(format!(
-            "Most throughput: **{}** ({:.1} M/s). Shortest longest wait: **{}** ({:.2} ms). Fairest: **{}** ({:.2}).",
+            "Most throughput: **{}** ({:.1} M/s). Shortest longest wait: **{}** ({:.2} ms).{fairest}",
             fast.0,
             fast.1.mops(),
             prompt.0,
             prompt.1.max_wait_ms(),
-            fair.0,
-            fair.1.fairness()
         ));
     }
 }

@@ -5,7 +5,8 @@
 #[path = "support/sys.rs"]
 mod sys;
 
-use std::process::{Command, Output};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Output, Stdio};
 
 use kit::testing::watchdog;
 use rseq_spinlock::cpus;
@@ -176,14 +177,15 @@ fn a_wrong_option_is_a_usage_error() {
 fn an_interrupt_ends_it_at_once() {
     let _dog = watchdog(60);
     rseq!();
-    let child = command(&["--locks", "--time", "5000"])
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
+    let mut child = command(&["--locks", "--time", "5000"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
         .spawn()
         .expect("the lab's own binary starts");
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    // Once it has said its first step, it is measuring.
+    let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line.starts_with("1  ")));
     let pid = nix::unistd::Pid::from_raw(child.id() as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("it still runs");
-    let output = child.wait_with_output().expect("wait");
-    assert_eq!(output.status.code(), Some(130));
+    assert_eq!(child.wait().expect("it is ours").code(), Some(130));
 }
