@@ -185,6 +185,9 @@ pub fn ping_pong(connections: usize, payload: usize) -> Load {
     }
 }
 
+/// Where servers are measured in turn.
+pub const HERE: kit::Place = kit::here!();
+
 /// Rounds in turn: each pair one round, then all again, so that what the machine does to one it does to
 /// the others. Sample `[i][r]` is round `r` of pair `i`. A round before the first is thrown away.
 ///

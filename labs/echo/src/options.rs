@@ -8,7 +8,7 @@ use echo::load::{Arrivals, Load, Payload};
 use echo::measure::{Cpus, Host, Pair};
 use echo::server;
 use echo::spec::{Knobs, Spec, Taskrun};
-use kit::Session;
+use kit::{Session, SysError};
 
 /// Where the ring's deferred work is done.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -155,20 +155,33 @@ impl Options {
     }
 }
 
+fn fix(e: &SysError) -> &'static str {
+    match e.kind() {
+        kit::Obstacle::Forbidden => {
+            "sysctl kernel.io_uring_disabled=0, or a container whose seccomp profile allows io_uring"
+        }
+        _ => "Linux 6.1 or newer, built with CONFIG_IO_URING",
+    }
+}
+
 /// Whether io_uring can be used; says so if not.
 pub fn uring(s: &mut Session) -> bool {
+    let usable = server::uring_usable();
+    if let Err(e) = &usable {
+        s.missing("the io_uring half", e.to_string(), fix(e));
+    }
+    usable.is_ok()
+}
+
+/// What a server that was asked for by name needs.
+pub fn need(spec: &Spec) -> Result<(), kit::Unavailable> {
     match server::uring_usable() {
-        Ok(()) => true,
-        Err(e) => {
-            let fix = match e.kind() {
-                kit::Obstacle::Forbidden => {
-                    "sysctl kernel.io_uring_disabled=0, or a container whose seccomp profile allows io_uring"
-                }
-                _ => "Linux 6.1 or newer, built with CONFIG_IO_URING",
-            };
-            s.missing("the io_uring half", e.to_string(), fix);
-            false
-        }
+        Err(e) if spec.kind.is_uring() => Err(kit::Unavailable {
+            what: format!("{} needs io_uring", spec.kind.name()),
+            why: e.to_string(),
+            fix: vec![format!("fix: {}", fix(&e)), "or: --server epoll".into()],
+        }),
+        _ => Ok(()),
     }
 }
 

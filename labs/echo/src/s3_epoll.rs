@@ -22,6 +22,9 @@ use crate::slab::Slab;
 const LISTENER: u64 = u64::MAX;
 const STOP: u64 = u64::MAX - 1;
 
+/// The loop around epoll_wait(2).
+pub const HERE: kit::Place = kit::here!();
+
 /// Serves until the stop event, then drains.
 pub(crate) fn serve(listener: Listener, shared: &Shared, ready: &Ready) -> Result<(), SysError> {
     let mut s = Server::new(listener, shared, EpollFlags::EPOLLIN)?;

@@ -75,6 +75,9 @@ struct Server<'a> {
     bundles: bool,
 }
 
+/// The loop around io_uring_enter(2).
+pub const HERE: kit::Place = kit::here!();
+
 /// Serves until the stop event, then drains.
 pub(crate) fn serve(
     listener: Listener,

@@ -39,6 +39,9 @@ pub struct Running {
     thread: Option<JoinHandle<Result<(), SysError>>>,
 }
 
+/// Where a server is started.
+pub const HERE: kit::Place = kit::here!();
+
 /// Starts a server in a thread of its own, on `addr` (port 0: any free one).
 ///
 /// A connection holds at most 64 KiB in the server besides the socket's own buffers

@@ -14,23 +14,23 @@ use crate::options::{Options, tell_notes, uring};
 const LADDER: [(&str, &str, &str); 8] = [
     ("epoll", "epoll", "two calls a request, and a share of a wait"),
     ("oneshot", "oneshot", "all calls of a batch in one io_uring_enter"),
-    ("multishot", "+ multishot, ring of buffers", "one receive for the life of a connection"),
+    ("multishot", "+ multishot, buffers", "one receive for life, into a ring of buffers"),
     ("multishot+coop", "+ COOP_TASKRUN", "no interrupt to tell that there is work"),
     ("multishot+defer", "+ DEFER_TASKRUN", "the work is done only while waiting"),
-    ("multishot+defer+quiet", "+ sends without completion", "half the completions"),
+    ("multishot+defer+quiet", "+ quiet sends", "a send that succeeds posts no completion"),
     ("multishot+defer+quiet+fixed", "+ registered files", "no descriptor to look up"),
     ("multishot+defer+quiet+fixed+bundle", "+ bundles", "a receive fills several buffers"),
 ];
 
 pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
     let (rounds, each) = if s.quick() { (3, 40) } else { (9, 110) };
-    s.step("Add one knob after another");
+    s.step_at("Add one knob after another", echo::spec::HERE);
     s.predict(Predict::new(
         "which knob saves most, for small requests?",
         ["the first ring at all", "multishot", "where the deferred work is done", "registered files"],
         2,
-        "Without DEFER_TASKRUN each message interrupts the server to be received one by one; with it, \
-         messages wait for the server and come in batches. The system calls were gone before.",
+        "Unless it is deferred, each message interrupts the server at once, by an interrupt from the CPU on \
+         which it arrived. The system calls were gone before.",
     ));
     if !uring(s) {
         s.so("without io_uring there are no knobs to turn", "--overload");
@@ -110,6 +110,6 @@ fn words(r: &Ratio, epoll: bool) -> String {
     match r.verdict() {
         Verdict::Less => format!("{:.0} % less{than}", (1.0 - r.ratio) * 100.0),
         Verdict::More => format!("{:.0} % more{than}", (r.ratio - 1.0) * 100.0),
-        Verdict::NoDifference => format!("in the noise ({:.2}..{:.2})", r.low, r.high),
+        Verdict::NoDifference => "no difference".into(),
     }
 }

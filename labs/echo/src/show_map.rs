@@ -31,7 +31,7 @@ pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
     let progress = s.progress(total as u64, "squares");
     let mut counts = [0; 3];
     for (n, (title, depth)) in patterns.iter().enumerate() {
-        s.step(*title);
+        s.step_at(*title, echo::measure::HERE);
         if n == 0 {
             s.predict(Predict::new(
                 "where does io_uring save most?",
@@ -96,7 +96,7 @@ fn label(square: &Square) -> String {
 fn text(squares: &[Square], connections: &[usize]) -> String {
     let mut out = format!("{:>12}", "connections");
     for n in connections {
-        let _ = write!(out, "{n:>10}");
+        let _ = write!(out, "{n:>12}");
     }
     for row in squares.chunks(connections.len()) {
         let _ = write!(out, "\n{:>10} B", row[0].payload);
@@ -106,7 +106,7 @@ fn text(squares: &[Square], connections: &[usize]) -> String {
                 Some(Verdict::More) => "epoll",
                 _ => "",
             };
-            let _ = write!(out, "{:>10}", format!("{} {winner}", label(square)).trim_end());
+            let _ = write!(out, "{:>12}", format!("{} {winner}", label(square)).trim_end());
         }
     }
     out

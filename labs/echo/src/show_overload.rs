@@ -9,16 +9,17 @@ use kit::event::Scale;
 use kit::stats::figure;
 use kit::{Lines, Predict, Session, Table};
 
-use crate::options::{Options, tell_notes};
+use crate::options::{Options, need, tell_notes};
 
 pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
     let each = Duration::from_millis(if s.quick() { 150 } else { 700 });
     let spec = o.spec(Spec::EPOLL);
     let n = o.connections.unwrap_or(50) as usize;
+    need(&spec)?;
     let cpus = Cpus::take()?;
     let closed = ping_pong(n, o.payload as usize);
 
-    s.step("Find out how much it can do, with a closed loop");
+    s.step_at("Find out how much it can do, with a closed loop", echo::load::HERE);
     let mut pair = o.pair(spec, closed, &cpus)?;
     tell_notes(s, &spec, &pair.target);
     pair.client.run(Until::Elapsed(each / 4))?;
@@ -41,7 +42,7 @@ pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
         }
     ));
 
-    s.step("More closed loop: more connections ask, and nothing seems to break");
+    s.step_at("More connections ask, and nothing seems to break", echo::load::HERE);
     let mut table = Table::new(["connections", "answered/s", "p50 us", "p99 us"]).right(0..4);
     for n in [1, 10, 50, 200, 500] {
         let mut pair = o.pair(spec, ping_pong(n, o.payload as usize), &cpus)?;
@@ -57,7 +58,7 @@ pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
     s.table(table);
     s.say("Each client asks again only when it is answered: a slow server is asked less. Latency grows gently, because the load gives way.");
 
-    s.step("Open loop: the timetable does not wait");
+    s.step_at("Open loop: the timetable does not wait", echo::load::HERE);
     s.predict(Predict::new(
         "at 120 % of what it can do: p99 from the time a request was due?",
         ["20 % more than at 100 %", "twice as much", "it has no bound: it grows as long as the load lasts"],

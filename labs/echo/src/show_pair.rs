@@ -17,7 +17,8 @@ use crate::options::Options;
 pub fn serve(s: &mut Session, o: &Options, addr: SocketAddr) -> anyhow::Result<()> {
     let duration = o.duration()?;
     let spec = o.spec(Spec::EPOLL);
-    s.step("Serve");
+    s.step_at("Serve", server::HERE);
+    crate::options::need(&spec)?;
     let running = server::start(spec, addr)?;
     for note in &running.notes {
         s.missing(spec.to_string(), note.clone(), "a newer kernel");
@@ -47,7 +48,7 @@ pub fn serve(s: &mut Session, o: &Options, addr: SocketAddr) -> anyhow::Result<(
 pub fn connect(s: &mut Session, o: &Options, addr: SocketAddr) -> anyhow::Result<()> {
     let duration = o.duration()?.unwrap_or(Duration::from_secs(if s.quick() { 1 } else { 5 }));
     let load = o.load(addr)?;
-    s.step("Connect, and check every echo");
+    s.step_at("Connect, and check every echo", echo::load::HERE);
     let mut client = Client::connect(load)?;
     let report = client.run(Until::Elapsed(duration))?;
     s.metric("req_per_s", "1/s", report.rate());

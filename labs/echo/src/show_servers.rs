@@ -24,7 +24,7 @@ pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
     };
     let cpus = Cpus::take()?;
 
-    s.step("Start the servers, and a client that checks every echo");
+    s.step_at("Start the servers, and a client that checks every echo", echo::server::HERE);
     let mut servers: Servers = vec![("epoll", Spec::EPOLL)];
     if uring(s) {
         servers.push(("io_uring", o.spec(Spec::IO_URING)));
@@ -64,7 +64,8 @@ fn compare(
     each: Duration,
 ) -> anyhow::Result<Option<Ratio>> {
     let n = load.connections;
-    s.step(format!("Ask with {n} connection{}", if n == 1 { "" } else { "s" }));
+    let place = if n < 50 { echo::s3_epoll::HERE } else { echo::s6_multishot::HERE };
+    s.step_at(format!("Ask with {n} connection{}", if n == 1 { "" } else { "s" }), place);
     if n == 50 {
         s.predict(Predict::new(
             "how many system calls does io_uring make for a request, at 50 connections?",
@@ -84,12 +85,7 @@ fn compare(
     }
     s.table(table);
     for ((name, _), samples) in servers.iter().zip(&samples) {
-        let bound = samples.iter().filter(|x| x.client_bound()).count();
-        if bound * 2 > samples.len() {
-            s.say(format!(
-                "Against {name} the client was the bottleneck: its CPU was busier than the server's."
-            ));
-        }
+        who_is_busy(s, name, n, samples);
     }
     let ratio = match &samples[..] {
         [epoll, ring, ..] => {
@@ -126,6 +122,26 @@ fn row(s: &mut Session, name: &str, connections: usize, samples: &[Sample]) -> V
     cells
 }
 
+/// Says what held the throughput down, if it was not the server.
+fn who_is_busy(s: &mut Session, name: &str, connections: usize, samples: &[Sample]) {
+    let median =
+        |value: fn(&Sample) -> f64| Summary::of(&samples.iter().map(value).collect::<Vec<_>>()).median;
+    let server = median(Sample::server_share);
+    let client = median(|x| x.report.cpu_share());
+    s.metric(&format!("{name}_c{connections}_server_cpu_share"), "1", server);
+    s.metric(&format!("{name}_c{connections}_generator_cpu_share"), "1", client);
+    if name == "epoll" && median(Sample::switches) > 0.5 {
+        s.say("With so few connections a server sleeps after each request, and sleeping is the dear part.");
+    }
+    if samples.iter().filter(|x| x.client_bound()).count() * 2 > samples.len() {
+        s.say(format!(
+            "Against {name} the client limits the rate: it used {:.0} % of its CPU, the server {:.0} %.",
+            client * 100.0,
+            server * 100.0
+        ));
+    }
+}
+
 fn in_words(r: &Ratio) -> String {
     match r.verdict() {
         Verdict::Less => format!("**{:.0} % less**", (1.0 - r.ratio) * 100.0),
@@ -137,7 +153,7 @@ fn in_words(r: &Ratio) -> String {
 /// How would you know? A server that stands still for a moment, seen by two clocks.
 fn omission(s: &mut Session, o: &Options, cpus: &Cpus) -> anyhow::Result<()> {
     let (seconds, stall) = if s.quick() { (0.4, 40) } else { (1.0, 100) };
-    s.step(format!("Halt the server for {stall} ms, and ask two clocks"));
+    s.step_at(format!("Halt the server for {stall} ms, and ask two clocks"), echo::load::HERE);
     s.predict(Predict::new(
         "the server halts for a tenth of the time. What does a tool see that measures from the sending?",
         ["a p90 of many ms", "hardly anything: one slow answer a connection", "an error"],
@@ -201,24 +217,26 @@ fn halt(pid: u32, after: Duration, milliseconds: u64) -> std::thread::JoinHandle
 
 fn conclude(s: &mut Session, ratios: &[(usize, Option<Ratio>)]) {
     s.check("every_echo_right", true, "each byte was compared by the client");
-    let told: Vec<String> = ratios
-        .iter()
-        .filter_map(|(n, r)| {
-            let r = r.as_ref()?;
-            Some(match r.verdict() {
-                Verdict::Less => format!("{:.0} % of CPU less at {n}", (1.0 - r.ratio) * 100.0),
-                Verdict::More => format!("{:.0} % more at {n}", (r.ratio - 1.0) * 100.0),
-                Verdict::NoDifference => format!("nothing that can be told from noise at {n}"),
-            })
-        })
-        .collect();
-    let lesson = if told.is_empty() {
+    let mut found: Vec<String> = Vec::new();
+    let mut noise: Vec<String> = Vec::new();
+    for (n, ratio) in ratios {
+        let Some(r) = ratio else { continue };
+        let percent = (r.ratio - 1.0).abs() * 100.0;
+        match r.verdict() {
+            Verdict::Less => found.push(format!("saves {percent:.0} % of the CPU at {n}")),
+            Verdict::More => found.push(format!("costs {percent:.0} % more at {n}")),
+            Verdict::NoDifference => noise.push(n.to_string()),
+        }
+    }
+    if !noise.is_empty() {
+        found.push(format!("shows no difference at {}", noise.join(" and ")));
+    }
+    let lesson = if ratios.iter().all(|(_, r)| r.is_none()) {
         "without io_uring there is no comparison; the epoll half is above".to_owned()
     } else {
         format!(
-            "io_uring saves nearly all system calls, and here that is {} connections: on loopback the rest is \
-             TCP itself",
-            told.join(", ")
+            "io_uring makes hardly any system calls, and {} connections: on loopback the rest is TCP",
+            found.join(", ")
         )
     };
     s.so(lesson, "--knobs, --map, --overload");

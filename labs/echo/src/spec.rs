@@ -55,6 +55,9 @@ pub enum Taskrun {
     Defer,
 }
 
+/// Where the knobs are.
+pub const HERE: kit::Place = kit::here!();
+
 /// What can be switched on a ring. Knobs do nothing to servers without a ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Knobs {

@@ -140,6 +140,9 @@ pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 100_000_000_000, 3).unwrap_or_else(|e| unreachable!("fixed bounds: {e}"))
 }
 
+/// Where requests are sent and their echoes compared.
+pub const HERE: kit::Place = kit::here!();
+
 /// User data of the timetable's timer.
 const TIMER: u64 = u64::MAX;
 

@@ -6,7 +6,7 @@ use std::mem::ManuallyDrop;
 use std::time::Duration;
 
 use io_uring::squeue::{Entry, Flags};
-use io_uring::{IoUring, cqueue, types};
+use io_uring::{EnterFlags, IoUring, cqueue, types};
 use kit::SysError;
 use nix::errno::Errno;
 
@@ -153,16 +153,9 @@ impl Ring {
         if let Some(pool) = self.pool.as_ref() {
             pool.publish();
         }
-        let mut want = usize::from(wait && self.early.is_empty());
+        let mut want = u32::from(wait && self.early.is_empty());
         loop {
-            self.enters += 1;
-            let result = match limit.filter(|_| want > 0) {
-                None => self.io.submit_and_wait(want),
-                Some(limit) => {
-                    let ts = types::Timespec::from(limit);
-                    self.io.submitter().submit_with_args(want, &types::SubmitArgs::new().timespec(&ts))
-                }
-            };
+            let result = self.io_uring_enter(want, limit.filter(|_| want > 0));
             match result.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0))) {
                 Ok(_) | Err(Errno::ETIME) => {}
                 Err(Errno::EINTR) => {}
@@ -176,6 +169,34 @@ impl Ring {
             }
             want = 0;
         }
+    }
+
+    /// io_uring_enter(2), unless the kernel's thread submits and there is nothing else to ask for.
+    fn io_uring_enter(&mut self, want: u32, limit: Option<Duration>) -> std::io::Result<usize> {
+        let (submitter, sq, _) = self.io.split();
+        let mut flags = EnterFlags::empty();
+        // GETEVENTS also has the kernel put what did not fit into the completion queue.
+        flags.set(EnterFlags::GETEVENTS, want > 0 || sq.cq_overflow() || sq.taskrun());
+        // `need_wakeup` has the fence between our tail, stored by the last push, and its look at the flag.
+        flags.set(EnterFlags::SQ_WAKEUP, self.sqpoll && sq.need_wakeup());
+        // Full, and another thread empties it: sleep until there is room instead of asking again.
+        flags.set(EnterFlags::SQ_WAIT, self.sqpoll && sq.is_full());
+        if self.sqpoll && flags.is_empty() {
+            return Ok(0);
+        }
+        let submit = sq.len() as u32;
+        drop(sq);
+        self.enters += 1;
+        let Some(limit) = limit else {
+            // SAFETY: no argument is passed, and the queues are those that the kernel made.
+            return unsafe { submitter.enter::<libc::sigset_t>(submit, want, flags.bits(), None) };
+        };
+        flags.insert(EnterFlags::EXT_ARG);
+        let time = types::Timespec::from(limit);
+        let args = types::SubmitArgs::new().timespec(&time);
+        // SAFETY: EXT_ARG says that the argument is an io_uring_getevents_arg, which SubmitArgs is; it and the
+        // time that it points to live until the call returns.
+        unsafe { submitter.enter(submit, want, flags.bits(), Some(&args)) }
     }
 
     /// The next completion, if there is one.
