@@ -70,7 +70,7 @@ pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
     drop(progress);
     s.say(format!(
         "{ours} against {}; {rounds} rounds in turn a square, 95 % bootstrap interval of the paired ratio. \
-         `=` where the interval holds 1: no winner.",
+         The sign = stands where the interval holds 1: no winner.",
         Spec::EPOLL
     ));
     let [less, more, same] = counts;
@@ -114,18 +114,17 @@ fn text(squares: &[Square], connections: &[usize]) -> String {
 
 /// Green: io_uring needs less; red: epoll does; grey: no difference shown. The label says it too.
 fn svg(squares: &[Square], connections: &[usize]) -> String {
-    let (w, h, left, top) = (110, 44, 90, 34);
+    let (w, h, left, top) = (110, 44, 110, 34);
     let rows = squares.len() / connections.len();
     let mut out = format!(
         "<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"heat map\">",
         left + w * connections.len(),
         top + h * rows
     );
+    out.push_str("<text x=\"0\" y=\"22\" class=\"soft\">connections</text>");
     for (i, n) in connections.iter().enumerate() {
         let x = left + w * i + w / 2;
-        let plural = if *n == 1 { "connection" } else { "connections" };
-        let _ =
-            write!(out, "<text x=\"{x}\" y=\"22\" text-anchor=\"middle\" class=\"soft\">{n} {plural}</text>");
+        let _ = write!(out, "<text x=\"{x}\" y=\"22\" text-anchor=\"middle\" class=\"soft\">{n}</text>");
     }
     for (i, square) in squares.iter().enumerate() {
         let (column, row) = (i % connections.len(), i / connections.len());

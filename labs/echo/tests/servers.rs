@@ -213,11 +213,12 @@ fn a_stop_does_not_wait_for_ever_for_a_client_that_does_not_read() {
         let written = stuff(&mut slow, &data);
         assert!(written < data.len());
         let counts = server.stop().unwrap();
-        assert_eq!((counts.cut, counts.closed), (1, 1), "{spec}");
-        // What it gets is a part of its echo, from the start on.
         let mut echo = Vec::new();
-        let _ = slow.read_to_end(&mut echo);
+        let ended_well = slow.read_to_end(&mut echo).is_ok();
         assert!(data.starts_with(&echo), "{spec}");
+        // A server that came late to it may just have got rid of everything; else it was cut off.
+        let complete = ended_well && echo.len() == written;
+        assert!(counts.closed == 1 && (counts.cut == 1 || complete), "{spec}: {counts:?}");
     }
 }
 
