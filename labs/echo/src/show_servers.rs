@@ -69,7 +69,7 @@ fn compare(
     if n == 50 {
         s.predict(Predict::new(
             "how many system calls does io_uring make for a request, at 50 connections?",
-            ["two, as epoll does", "one", "less than a tenth of one"],
+            ["two, as epoll does", "one", "about a tenth of one, or less"],
             2,
             "One io_uring_enter submits the sends of a whole batch and waits for the next: the more \
              connections are busy, the more requests share it.",

@@ -164,6 +164,29 @@ fn every_view_runs() {
 }
 
 #[test]
+fn where_io_uring_is_forbidden_the_epoll_half_still_runs() {
+    let _dog = watchdog(120);
+    let under_strace = |inject: &str, args: &[&str]| {
+        let inject = format!("inject=io_uring_setup:{inject}");
+        let trace = ["-f", "-qq", "-o", "/dev/null", "-e", "trace=io_uring_setup", "-e", &inject];
+        Command::new("strace").args(trace).arg(env!("CARGO_BIN_EXE_echo")).args(args).output()
+    };
+    let few = ["--json", "--quick", "--connections", "2"];
+    let output = match under_strace("error=EPERM", &few) {
+        Ok(output) if output.status.code() == Some(0) => output,
+        other => kit::skip!("ptrace", "strace does not run here: {other:?}"),
+    };
+    let run = json(&output);
+    assert_eq!(run["ok"], true);
+    assert!(run["metrics"]["epoll_c2_req_per_s"]["value"].as_f64() > Some(0.0));
+    assert!(run["metrics"]["io_uring_c2_req_per_s"].is_null());
+    assert!(run.to_string().contains("kernel.io_uring_disabled"), "the fix is named");
+    // Asked for by name, it is what the machine lacks.
+    let output = under_strace("error=ENOSYS", &["--serve", "127.0.0.1:0", "--server", "io_uring"]).unwrap();
+    assert_eq!(output.status.code(), Some(4));
+}
+
+#[test]
 fn serve_and_connect_are_two_programs() {
     let _dog = watchdog(60);
     let mut server = Command::new(env!("CARGO_BIN_EXE_echo"))

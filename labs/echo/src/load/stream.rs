@@ -21,7 +21,7 @@ impl Default for Stream {
 }
 
 impl Stream {
-    /// At most `len` bytes (and at most [`LONGEST`]) of connection `who`, from `offset` on.
+    /// At most `len` bytes (and at most 64 KiB) of connection `who`, from `offset` on.
     pub fn slice(&self, who: usize, offset: u64, len: usize) -> &[u8] {
         let start = ((offset + who as u64 * 7919) % PERIOD as u64) as usize;
         &self.bytes[start..start + len.min(LONGEST)]
