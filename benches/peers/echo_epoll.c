@@ -6,6 +6,7 @@
  * Build: cc -O2 -Wall -o echo_epoll echo_epoll.c
  * Use:   prints "listening 127.0.0.1:PORT", serves until its standard input ends.
  */
+#define _GNU_SOURCE /* accept4 */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>

@@ -203,6 +203,7 @@ pub fn publish(asked: Asked, lab: &str, outcomes: &[Outcome], notes: &[&str]) ->
             let kind = format!("{}-{}cpu", machine.arch, machine.cpus);
             Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("record/{date}-{kind}-{lab}.{extension}"))
         };
+        std::fs::create_dir_all(Path::new(env!("CARGO_MANIFEST_DIR")).join("record"))?;
         let record = Record { lab, date: date.clone(), machine: machine.clone(), outcomes, notes };
         kit::run::write_whole(&place("md"), &text)?;
         kit::run::write_whole(&place("json"), &(serde_json::to_string_pretty(&record)? + "\n"))?;

@@ -65,9 +65,9 @@ pub struct Knobs {
     pub taskrun: Taskrun,
     /// A send that succeeds posts no completion (`IOSQE_CQE_SKIP_SUCCESS`, Linux 5.17).
     pub quiet_sends: bool,
-    /// Connections live in the ring's own table, not in the process's (`IORING_ACCEPT` direct, Linux 5.19).
+    /// Connections live in the ring's own table, not in the process's (direct descriptors, Linux 5.19).
     pub fixed_files: bool,
-    /// One receive may fill several buffers, and one send may empty several (bundles, Linux 6.10).
+    /// One receive may fill several buffers (a bundle, Linux 6.10). Sends of several buffers are vectored.
     pub bundles: bool,
     /// A kernel thread submits (`IORING_SETUP_SQPOLL`); excludes `taskrun` and `quiet_sends`.
     pub sqpoll: bool,
