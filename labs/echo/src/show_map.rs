@@ -34,7 +34,7 @@ pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
         s.step_at(*title, echo::measure::HERE);
         if n == 0 {
             s.predict(Predict::new(
-                "where does io_uring save most?",
+                "where, if anywhere, can io_uring save most?",
                 ["one connection, small requests", "many connections, small requests", "large requests"],
                 1,
                 "What it saves is a part of each system call, so it takes many requests that can share one; \
