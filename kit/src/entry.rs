@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser};
+use clap::parser::ValueSource;
+use clap::{ArgAction, ArgMatches, Args, Command, CommandFactory as _, FromArgMatches as _, Parser};
 
 use crate::event::Header;
 use crate::machine::Machine;
@@ -132,10 +133,10 @@ mod exit {
 
 /// Runs a lab as its `main`; see [`main!`](crate::main).
 pub fn run<O: Args>(lab: Lab, body: impl FnOnce(&mut Session, &O) -> anyhow::Result<()>) -> ExitCode {
-    let command = Cli::<O>::command().name(lab.name).about(lab.question);
-    let cli = command.try_get_matches().and_then(|m| Cli::<O>::from_arg_matches(&m));
-    let Cli { own, common } = match cli {
-        Ok(cli) => cli,
+    let command = Cli::<O>::command().name(lab.name).about(lab.question).max_term_width(80);
+    let parsed = command.try_get_matches().and_then(|m| Ok((Cli::<O>::from_arg_matches(&m)?, m)));
+    let (Cli { own, common }, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(e) => {
             // Help asked for is an answer (0), a usage error is not (2); clap knows which.
             let _ = e.print();
@@ -144,11 +145,23 @@ pub fn run<O: Args>(lab: Lab, body: impl FnOnce(&mut Session, &O) -> anyhow::Res
     };
     cleanup::on_interrupt_exit();
     let code = match &common.replay {
+        Some(_) if let Some(option) = given::<O>(&matches) => {
+            let what = format!("--replay shows a recording as it is; --{option} has no say in it");
+            complain(lab, &what, &[recordings(lab)]);
+            exit::USAGE
+        }
         Some(which) => replay(lab, &common, which),
         None => tell(lab, &common, &own, body),
     };
     cleanup::run_all();
     ExitCode::from(code)
+}
+
+/// An option of the lab's own that the command line gives.
+fn given<O: Args>(matches: &ArgMatches) -> Option<String> {
+    let own = O::augment_args(Command::new(""));
+    let id = own.get_arguments().map(|a| a.get_id().as_str());
+    id.into_iter().find(|id| matches.value_source(id) == Some(ValueSource::CommandLine)).map(str::to_owned)
 }
 
 /// Runs the experiment and tells it.
@@ -290,14 +303,15 @@ fn lacking(lab: Lab) -> Option<Vec<String>> {
 
 fn with_replay(lab: Lab, fix: &[String]) -> Vec<String> {
     let mut lines = fix.to_vec();
-    if Path::new(lab.folder).join("recordings/default.json").exists() {
-        lines.push(format!("or: cargo xtask run {} --replay   (shows a recorded run)", lab.name));
+    if !recording_names(lab).is_empty() {
+        lines.push(format!("or: cargo xtask run {} --replay NAME   (shows a recorded run)", lab.name));
+        lines.push(recordings(lab));
     }
     lines
 }
 
-/// Names the bundled recordings.
-fn recordings(lab: Lab) -> String {
+/// The bundled recordings, in order.
+fn recording_names(lab: Lab) -> Vec<String> {
     let folder = Path::new(lab.folder).join("recordings");
     let mut names: Vec<String> = fs::read_dir(&folder)
         .into_iter()
@@ -306,7 +320,12 @@ fn recordings(lab: Lab) -> String {
         .filter_map(|f| f.file_name().to_str()?.strip_suffix(".json").map(str::to_owned))
         .collect();
     names.sort();
-    match names.as_slice() {
+    names
+}
+
+/// Names the bundled recordings.
+fn recordings(lab: Lab) -> String {
+    match recording_names(lab).as_slice() {
         [] => format!("{} has no bundled recording; make one with --save FILE", lab.name),
         names => format!("bundled recordings: {}", names.join(", ")),
     }

@@ -29,7 +29,7 @@ pub struct Machine {
     pub load: f64,
     /// Memory, MiB.
     pub memory_mib: u64,
-    /// Git revision of the sources.
+    /// Git revision that is checked out where the sources are, when the run is made.
     pub revision: String,
 }
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cleanup;
 use crate::event::{Check, Ending, Event, Header, Metric, Step};
 
 /// The document's version; see `docs/architecture.md`.
@@ -128,15 +129,17 @@ pub fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     if fs::metadata(path).is_ok_and(|m| !m.is_file()) {
         return fs::OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes());
     }
-    let mut partial = path.as_os_str().to_owned();
+    // A link stays a link: what it points to is replaced.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let mut partial = path.clone().into_os_string();
     partial.push(format!(".{}.partial", std::process::id()));
-    let write = || {
-        let mut file = fs::File::create(&partial)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&partial, path)
-    };
-    write().inspect_err(|_| {
-        let _ = fs::remove_file(&partial);
-    })
+    // Whatever happens, Ctrl-C included, the partial file goes; after the rename there is none.
+    let gone = PathBuf::from(&partial);
+    let _undo = cleanup::defer("remove the partial file", move || {
+        let _ = fs::remove_file(gone);
+    });
+    let mut file = fs::File::create(&partial)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&partial, path)
 }

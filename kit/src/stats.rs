@@ -158,6 +158,8 @@ pub fn figure(x: f64) -> String {
         "-".into()
     } else if x == 0.0 {
         "0".into()
+    } else if size >= 1e13 {
+        format!("{x:.1e}")
     } else if size >= 1e9 {
         format!("{:.2}G", x / 1e9)
     } else if size >= 1e7 {
@@ -168,6 +170,8 @@ pub fn figure(x: f64) -> String {
         format!("{x:.1}")
     } else if size >= 0.01 {
         format!("{x:.2}")
+    } else if size >= 0.0001 {
+        format!("{x:.4}")
     } else {
         format!("{x:.1e}")
     }
@@ -262,7 +266,9 @@ mod tests {
             (12345.6, "12,346"),
             (1_234_567.0, "1,234,567"),
             (48_000_000.0, "48.0M"),
-            (0.00012, "1.2e-4"),
+            (0.0097, "0.0097"),
+            (0.000012, "1.2e-5"),
+            (1e308, "1.0e308"),
             (f64::NAN, "-"),
             (-1234.0, "-1,234"),
         ];

@@ -63,13 +63,14 @@ fn json_is_one_document_and_the_narration_goes_to_stderr() {
 #[test]
 fn exit_codes_tell_what_happened() {
     let _dog = watchdog(30);
-    let cases: [(&[&str], i32, &str); 7] = [
+    let cases: [(&[&str], i32, &str); 8] = [
         (&[], 0, ""),
         (&["--help"], 0, ""),
         (&["--fail"], 1, ""),
         (&["--error", "sys"], 1, "kit: open(\"/nowhere\"): ENOENT"),
         (&["--error", "usage"], 2, "--error wants something else"),
         (&["--no-such-option"], 2, "--no-such-option"),
+        (&["--replay", "--fail"], 2, "--fail has no say in it"),
         (&["--error", "unavailable"], 4, "cannot open /dev/kvm: EACCES\n  fix: sudo usermod"),
     ];
     for (args, code, says) in cases {
@@ -182,6 +183,21 @@ fn a_file_that_cannot_be_written_leaves_the_old_one() {
     assert!(text(&out.stderr).contains("cannot write"), "{}", text(&out.stderr));
     assert!(text(&out.stdout).contains("So: "), "the telling itself goes on");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing half-written stays");
+}
+
+#[test]
+fn help_fits_and_a_link_stays_a_link() {
+    let _dog = watchdog(30);
+    let help = text(&run(&["--help"]).stdout);
+    assert!(help.lines().all(|l| l.chars().count() <= 80), "{help}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let (file, link) = (dir.path().join("file.json"), dir.path().join("link.json"));
+    std::fs::write(&file, "old").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    assert_eq!(run(&["--save", link.to_str().unwrap()]).status.code(), Some(0));
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(std::fs::read_to_string(&file).unwrap().contains("schema"));
 }
 
 #[test]

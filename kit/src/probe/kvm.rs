@@ -1,14 +1,12 @@
 //! KVM: makes a virtual machine of one page and lets it run.
 
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::time::Instant;
 
 use super::machine::Who;
 use super::{Answer, Finding, Fix};
 use crate::error::{Obstacle, SysError};
-use crate::sys::kvm::{self as ioctl, Way};
-use crate::sys::map::Map;
+use crate::sys::kvm as ioctl;
 
 pub(super) const NAMES: [&str; 3] = ["kvm", "kvm.speed", "kvm.dirty_ring"];
 
@@ -64,68 +62,24 @@ impl Kvm {
     }
 }
 
-struct Machine {
-    _vm: OwnedFd,
-    vcpu: OwnedFd,
-    run: Map,
-    _memory: Map,
-}
-
-fn open() -> Answer<OwnedFd> {
+fn open() -> Answer<ioctl::Kvm> {
     if cfg!(not(target_arch = "x86_64")) {
         return Err(SysError::new("run x86 guest code", 0).with_detail("this CPU is not x86-64"));
     }
-    let device = std::fs::File::options().read(true).write(true).open("/dev/kvm");
-    Ok(device.map_err(SysError::io("open(\"/dev/kvm\")"))?.into())
-}
-
-/// Memory, one CPU in real mode, at address 0.
-fn machine(kvm: &OwnedFd, code: &[u8]) -> Answer<Machine> {
-    let vm = ioctl::fd(kvm.as_fd(), "KVM_CREATE_VM", 0x01, 0)?;
-    let memory = Map::anonymous(4096)?;
-    memory.write(0, code);
-    ioctl::set_memory(vm.as_fd(), &memory)?;
-    let vcpu = ioctl::fd(vm.as_fd(), "KVM_CREATE_VCPU", 0x41, 0)?;
-    let size = ioctl::int(kvm.as_fd(), "KVM_GET_VCPU_MMAP_SIZE", 0x04, 0)?;
-    let run = Map::of(vcpu.as_fd(), size as usize)?;
-
-    // struct kvm_sregs starts with CS: base, then limit (u32) and selector (u16).
-    let mut sregs = [0u64; 39];
-    ioctl::data(vcpu.as_fd(), "KVM_GET_SREGS", 0x83, Way::Out, &mut sregs)?;
-    sregs[0] = 0;
-    sregs[1] &= !(0xffff << 32);
-    ioctl::data(vcpu.as_fd(), "KVM_SET_SREGS", 0x84, Way::In, &mut sregs)?;
-    // struct kvm_regs: sixteen registers, rip, rflags (of which bit 1 is always set).
-    let mut regs = [0u64; 18];
-    regs[17] = 2;
-    ioctl::data(vcpu.as_fd(), "KVM_SET_REGS", 0x82, Way::In, &mut regs)?;
-    Ok(Machine { _vm: vm, vcpu, run, _memory: memory })
-}
-
-impl Machine {
-    /// Runs to the next exit; its reason.
-    fn run(&self) -> Answer<u32> {
-        loop {
-            match ioctl::int(self.vcpu.as_fd(), "KVM_RUN", 0x80, 0) {
-                Err(e) if e.errno == libc::EINTR => continue,
-                other => other?,
-            };
-            return Ok(self.run.read_u32(8));
-        }
-    }
+    ioctl::Kvm::open()
 }
 
 fn halt() -> Answer<Halt> {
     let start = Instant::now();
     let kvm = open()?;
-    let api = ioctl::int(kvm.as_fd(), "KVM_GET_API_VERSION", 0x00, 0)?;
-    let exit_reason = machine(&kvm, HALT)?.run()?;
+    let api = kvm.api_version()?;
+    let exit_reason = kvm.machine(HALT)?.run()?;
     Ok(Halt { api, exit_reason, ms: start.elapsed().as_secs_f64() * 1e3 })
 }
 
 fn emulation() -> Answer<Emulation> {
-    let machine = machine(&open()?, LOOP)?;
-    let stats = ioctl::fd(machine.vcpu.as_fd(), "KVM_GET_STATS_FD", 0xce, 0)?.into();
+    let machine = open()?.machine(LOOP)?;
+    let stats = machine.stats()?;
     let before = statistic(&stats, "insn_emulation")?;
     let start = Instant::now();
     let reason = machine.run()?;
@@ -163,13 +117,7 @@ fn statistic(stats: &std::fs::File, wanted: &str) -> Answer<u64> {
 }
 
 fn dirty_ring() -> Answer<()> {
-    const KVM_CAP_DIRTY_LOG_RING: u64 = 192;
-    let vm = ioctl::fd(open()?.as_fd(), "KVM_CREATE_VM", 0x01, 0)?;
-    // struct kvm_enable_cap: cap (u32) and flags (u32), four arguments, 64 reserved bytes.
-    let mut cap = [0u64; 13];
-    cap[0] = KVM_CAP_DIRTY_LOG_RING;
-    cap[1] = 4096 * 16;
-    ioctl::data(vm.as_fd(), "KVM_ENABLE_CAP(KVM_CAP_DIRTY_LOG_RING)", 0xa3, Way::In, &mut cap)
+    open()?.try_dirty_ring(4096)
 }
 
 impl Kvm {

@@ -10,6 +10,7 @@ use crate::stats::figure;
 const FILLS: [char; 7] = ['=', '#', '.', '~', ':', '-', '%'];
 
 pub(super) fn lanes(drawing: &Lanes, width: usize) -> String {
+    let drawing = &in_order(drawing);
     let mut out = format!("{}\n", clip(&drawing.title, width));
     let spans = || drawing.lanes.iter().flat_map(|l| &l.spans);
     let Some((begin, end)) = range(spans().flat_map(|s| [s.from, s.to])) else {
@@ -72,6 +73,17 @@ pub(super) fn lanes(drawing: &Lanes, width: usize) -> String {
     out
 }
 
+/// The same drawing, with every span's ends in order: a recording from elsewhere may have them the other way.
+fn in_order(drawing: &Lanes) -> Lanes {
+    let mut drawing = drawing.clone();
+    for span in drawing.lanes.iter_mut().flat_map(|l| &mut l.spans) {
+        if span.to < span.from {
+            std::mem::swap(&mut span.from, &mut span.to);
+        }
+    }
+    drawing
+}
+
 /// Whether a span's label can stand inside it, with a character of fill at both ends.
 fn fits(span: &Span, column: &dyn Fn(f64) -> usize) -> bool {
     let room = column(span.to) - column(span.from) + 1;
@@ -132,6 +144,13 @@ mod tests {
         assert!(at("fork") < at("dead") && at("dead") < at("kill(7)"), "{text}");
         assert!(text.contains("=== runs") && text.contains("### zombie"), "{text}");
         assert!(text.lines().all(|l| l.chars().count() <= 77), "{text}");
+    }
+
+    #[test]
+    fn spans_with_their_ends_swapped_draw() {
+        let span = Span::new(80.0, 10.0, "runs", "a label that is longer than the span");
+        let text = lanes(&Lanes::new("t", "us").lane("a", vec![Span::new(100.0, 0.0, "x", "y"), span]), 40);
+        assert!(text.contains("longer than"), "{text}");
     }
 
     #[test]

@@ -161,6 +161,7 @@ impl Terminal {
             }
         };
         let after = if self.big { "\n" } else { "" };
+        let text: String = text.lines().map(|l| format!("{}\n", fitted(l, width))).collect();
         self.put(&format!("{}{after}", indented(&text)));
     }
 
@@ -321,6 +322,23 @@ fn wrap(text: &str, width: usize, hang: &str) -> String {
     text.lines().flat_map(|l| textwrap::wrap(l, &options)).map(|l| format!("{}\n", l.trim_end())).collect()
 }
 
+/// A line cut to `width` columns, if it is wider in spite of all: a figure beyond reason, wide characters.
+fn fitted(line: &str, width: usize) -> String {
+    if textwrap::core::display_width(line) <= width {
+        return line.to_owned();
+    }
+    let bare = clean(line, false);
+    let mut cut = String::new();
+    for c in bare.chars() {
+        cut.push(c);
+        if textwrap::core::display_width(&cut) >= width {
+            cut.pop();
+            break;
+        }
+    }
+    cut + "…"
+}
+
 fn indented(text: &str) -> String {
     text.lines().map(|l| if l.is_empty() { "\n".into() } else { format!("{:INDENT$}{l}\n", "") }).collect()
 }
@@ -440,6 +458,15 @@ mod tests {
         assert_eq!(clean("a\x1b]0;owned\x07b\x1b[2Jc\u{202e}d", true), "a?]0;owned?b?[2Jc?d");
         assert_eq!(clean(&format!("{STEP}x{OFF}\n"), false), "x\n");
         assert_eq!(clean(&format!("{STEP}x{OFF}\n"), true), format!("{STEP}x{OFF}\n"));
+    }
+
+    #[test]
+    fn whatever_is_told_fits() {
+        assert_eq!(fitted("short", 20), "short");
+        let wide = fitted(&"\u{4e2d}".repeat(50), 20);
+        assert!(textwrap::core::display_width(&wide) <= 20 && wide.ends_with('…'), "{wide}");
+        let marked = fitted(&format!("{FIGURE}{}{OFF}", "x".repeat(15)), 20);
+        assert!(marked.starts_with(FIGURE), "marks have no width");
     }
 
     #[test]

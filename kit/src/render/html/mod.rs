@@ -50,7 +50,7 @@ fn machine_line(run: &Run) -> String {
     }
     parts.push(format!("load {:.1}", m.load));
     if !m.revision.is_empty() {
-        parts.push(format!("revision {}", m.revision));
+        parts.push(format!("checkout {}", m.revision));
     }
     parts.join(" · ")
 }
