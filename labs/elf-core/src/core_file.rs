@@ -29,6 +29,9 @@ pub struct Core {
     pub problems: Vec<Problem>,
 }
 
+/// Where the heart of this is.
+pub const HERE: kit::Place = kit::here!();
+
 impl Core {
     /// Opens a core and reads its notes.
     ///

@@ -1,5 +1,6 @@
 //! Arguments and narration; the mechanism is in the library.
 
+mod show_growth;
 mod show_tools;
 mod show_views;
 mod show_walk;
@@ -53,6 +54,12 @@ pub struct Options {
     /// Backtraces of all threads
     #[arg(long)]
     bt: bool,
+    /// All of these: with --json, everything as data
+    #[arg(long)]
+    all: bool,
+    /// How the cost grows with threads and frames
+    #[arg(long, conflicts_with = "core")]
+    growth: bool,
     /// What changed between two cores of one process
     #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["core", "memory", "search"])]
     diff: Option<Vec<PathBuf>>,
@@ -79,7 +86,13 @@ impl Options {
     }
 
     fn any_view(&self) -> bool {
-        self.threads || self.notes || self.maps || self.bt || self.memory.is_some() || self.search.is_some()
+        self.all
+            || self.threads
+            || self.notes
+            || self.maps
+            || self.bt
+            || self.memory.is_some()
+            || self.search.is_some()
     }
 }
 
@@ -113,6 +126,9 @@ fn hidden(arguments: &[String]) -> Option<ExitCode> {
 fn run(s: &mut Session, o: &Options) -> anyhow::Result<()> {
     if let Some(files) = &o.diff {
         return show_tools::diff(s, &files[0], &files[1]);
+    }
+    if o.growth {
+        return show_growth::growth(s);
     }
     if let Some(pid) = o.gcore {
         return show_tools::gcore(s, pid, o.out.as_deref());

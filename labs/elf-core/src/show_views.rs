@@ -13,13 +13,13 @@ use crate::{Options, problems, show_walk, words};
 
 /// The views that were asked for, in a fixed order.
 pub fn views(s: &mut Session, o: &Options, core: &mut Core, memory: &Memory) -> anyhow::Result<()> {
-    if o.threads {
+    if o.all || o.threads {
         threads(s, core);
     }
-    if o.notes {
+    if o.all || o.notes {
         notes(s, core, memory);
     }
-    if o.maps {
+    if o.all || o.maps {
         maps(s, core, memory);
     }
     if let Some((address, len)) = o.memory {
@@ -29,7 +29,7 @@ pub fn views(s: &mut Session, o: &Options, core: &mut Core, memory: &Memory) -> 
         let needle = words::needle(text).map_err(kit::entry::Usage)?;
         search(s, memory, &needle);
     }
-    if o.bt {
+    if o.all || o.bt {
         backtraces(s, o, core, memory);
     }
     for (name, n) in [

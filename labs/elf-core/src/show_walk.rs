@@ -19,10 +19,11 @@ use kit::stats::Summary;
 use crate::{Options, problems, show_views, words};
 
 /// A directory of ours, removed when dropped or on Ctrl-C.
-struct Scratch(std::path::PathBuf, Option<kit::cleanup::Deferred>);
+pub struct Scratch(pub std::path::PathBuf, Option<kit::cleanup::Deferred>);
 
 impl Scratch {
-    fn new() -> anyhow::Result<Self> {
+    /// A new one below the temporary directory.
+    pub fn new() -> anyhow::Result<Self> {
         let path = std::env::temp_dir().join(format!("elf-core-{}", std::process::id()));
         std::fs::create_dir(&path).with_context(|| format!("mkdir {}", path.display()))?;
         let gone = path.clone();
@@ -68,13 +69,12 @@ pub fn victim(s: &mut Session, o: &Options) -> anyhow::Result<()> {
         Writer::Gcore(why) => format!("by our own gcore at the moment of the signal ({why})"),
     };
     s.say(format!(
-        "Process {} died of {}; **{}** left behind after {:.1} ms,",
+        "Process {} died of {}; **{}** left behind after {:.1} ms, written {who}.",
         knowledge.pid,
         o.crash.name(),
         words::size(file.len()),
         took.as_secs_f64() * 1e3
     ));
-    s.say(format!("written {who}."));
     let mut core = Core::open(&path)?;
     let memory = core.memory(&o.lookup());
     if o.any_view() {

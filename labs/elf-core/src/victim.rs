@@ -65,6 +65,9 @@ impl std::str::FromStr for Crash {
     }
 }
 
+/// A thread's stack, unless it is to overflow.
+const SMALL: usize = 256 << 10;
+
 /// What the victim knows about itself: the oracle for what is read from its core.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Knowledge {
@@ -104,7 +107,7 @@ pub fn run(crash: Crash, threads: usize) -> Result<(), SysError> {
     let start = Arc::new(Barrier::new(2));
     for _ in 0..threads {
         let tell = tell.clone();
-        spawn("worker", move || worker(&tell));
+        spawn("worker", SMALL, move || worker(&tell));
     }
     let mut tids: Vec<i32> = told.iter().take(threads).collect();
     let met = Arc::new(Barrier::new(3));
@@ -113,7 +116,7 @@ pub fn run(crash: Crash, threads: usize) -> Result<(), SysError> {
         let (a, b) = accounts.clone();
         for (name, from, to) in [("pay-ab", a.clone(), b.clone()), ("pay-ba", b, a)] {
             let (tell, met) = (tell.clone(), met.clone());
-            spawn(name, move || {
+            spawn(name, SMALL, move || {
                 report(&tell);
                 transfer(&from, &to, &met);
             });
@@ -130,9 +133,11 @@ pub fn run(crash: Crash, threads: usize) -> Result<(), SysError> {
     {
         page.free()?;
     }
+    // Room for 100,000 frames, also of a debug build.
+    let stack = if crash == Crash::StackOverflow { 32 << 20 } else { SMALL };
     let crasher = (crash != Crash::DeadlockKill && crash != Crash::Park).then(|| {
         let (tell, ready) = (tell.clone(), ready.clone());
-        spawn("request", move || {
+        spawn("request", stack, move || {
             report(&tell);
             ready.wait();
             black_box(serve_request(crash, at));
@@ -181,11 +186,9 @@ fn say(knowledge: &Knowledge) -> Result<(), SysError> {
     std::io::stdout().lock().write_all(line.as_bytes()).map_err(SysError::io("write(stdout)"))
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) {
-    // Enough for 100,000 frames, also of a debug build.
-    let size = if name == "request" { 32 << 20 } else { 256 << 10 };
+fn spawn(name: &str, stack: usize, body: impl FnOnce() + Send + 'static) {
     // A machine that has no room for another thread shows fewer of them.
-    let _ = thread::Builder::new().name(name.to_owned()).stack_size(size).spawn(body);
+    let _ = thread::Builder::new().name(name.to_owned()).stack_size(stack).spawn(body);
 }
 
 fn report(tell: &mpsc::Sender<i32>) {
