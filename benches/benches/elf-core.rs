@@ -21,9 +21,11 @@ fn core(dir: &Path, crash: Crash, threads: usize) -> Option<PathBuf> {
 fn stages(c: &mut Criterion) {
     let dir = std::env::temp_dir().join(format!("elf-core-bench-{}", std::process::id()));
     let mut group = c.benchmark_group("elf-core");
-    for (name, crash, threads) in
-        [("8 threads", Crash::Segv, 8), ("64 threads", Crash::Segv, 64), ("deep recursion", Crash::StackOverflow, 0)]
-    {
+    for (name, crash, threads) in [
+        ("8 threads", Crash::Segv, 8),
+        ("64 threads", Crash::Segv, 64),
+        ("deep recursion", Crash::StackOverflow, 0),
+    ] {
         // Where neither the kernel nor ptrace gives a core there is nothing to measure.
         let Some(path) = core(&dir.join(name.replace(' ', "-")), crash, threads) else { continue };
         group.bench_with_input(BenchmarkId::new("open", name), &path, |b, path| {

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use elf_core::catch::{self, Victim, Writer};
 use elf_core::s4_memory::Memory;
 use elf_core::s6_unwind::{Backtrace, Unwinder};
-use elf_core::s7_symbols::Symbols;
+use elf_core::s7_symbols::{Symbols, fold};
 use elf_core::victim::{Crash, Knowledge, pattern};
 use elf_core::{Core, cause, disasm, s1_header, s2_notes, s3_process, s4_memory, s6_unwind};
 use kit::Session;
@@ -80,8 +80,8 @@ pub fn victim(s: &mut Session, o: &Options) -> anyhow::Result<()> {
     if o.any_view() {
         return show_views::views(s, o, &mut core, &memory);
     }
-    walk(s, o, &mut core, &memory, &path)?;
-    checks(s, o, &core, &memory, &knowledge);
+    let traces = walk(s, o, &mut core, &memory, &path)?;
+    checks(s, o, &core, &memory, &knowledge, &traces);
     s.so(
         "a core is notes and memory; tables in the program turn it into a backtrace",
         "--crash stack-overflow, --bt, --core FILE",
@@ -107,7 +107,13 @@ pub fn file(s: &mut Session, o: &Options, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn walk(s: &mut Session, o: &Options, core: &mut Core, memory: &Memory, path: &Path) -> anyhow::Result<()> {
+fn walk(
+    s: &mut Session,
+    o: &Options,
+    core: &mut Core,
+    memory: &Memory,
+    path: &Path,
+) -> anyhow::Result<Vec<Option<Backtrace>>> {
     header(s, core);
     segments(s, core, memory);
     notes(s, core, path)?;
@@ -118,7 +124,7 @@ fn walk(s: &mut Session, o: &Options, core: &mut Core, memory: &Memory, path: &P
             if core.header.is_64 { 64 } else { 32 }
         );
         s.missing(what, "only x86-64 is decoded; the common parts are shown", "gdb-multiarch");
-        return Ok(());
+        return Ok(Vec::new());
     }
     let started = Instant::now();
     let traces = backtraces(s, core, memory);
@@ -129,7 +135,7 @@ fn walk(s: &mut Session, o: &Options, core: &mut Core, memory: &Memory, path: &P
     trace(s, core, &traces, &mut symbols);
     s.measure("backtrace_ms", "ms", Summary::once(took.as_secs_f64() * 1e3));
     s.metric("frames", "frames", traces.iter().flatten().map(|t| t.frames.len()).sum::<usize>() as f64);
-    Ok(())
+    Ok(traces)
 }
 
 /// Unwinds all threads, with a progress bar where that takes long.
@@ -370,7 +376,14 @@ fn trace(s: &mut Session, core: &Core, traces: &[Option<Backtrace>], symbols: &m
 }
 
 /// Compares what was read with what the victim knew about itself.
-fn checks(s: &mut Session, o: &Options, core: &Core, memory: &Memory, knowledge: &Knowledge) {
+fn checks(
+    s: &mut Session,
+    o: &Options,
+    core: &Core,
+    memory: &Memory,
+    knowledge: &Knowledge,
+    traces: &[Option<Backtrace>],
+) {
     let mut read: Vec<i32> = core.process.threads.iter().map(|t| t.tid).collect();
     let mut known = knowledge.tids.clone();
     read.sort_unstable();
@@ -397,13 +410,12 @@ fn checks(s: &mut Session, o: &Options, core: &Core, memory: &Memory, knowledge:
         format!("found at {:#x}, as told", knowledge.pattern_at),
     );
     let mut symbols = Symbols::new(memory, None, true);
-    let mut unwinder = Unwinder::new(memory);
-    let crasher =
-        core.process.threads.iter().find(|t| t.tid == knowledge.crasher).and_then(|t| t.registers.as_ref());
+    let crasher = core.process.threads.iter().position(|t| t.tid == knowledge.crasher);
+    let trace = crasher.and_then(|i| traces.get(i)?.clone()).unwrap_or_default();
     let mut wanted = knowledge.functions.iter();
     let mut next = wanted.next();
-    let trace = crasher.map(|r| unwinder.unwind(r)).unwrap_or_default();
-    for frame in &trace.frames {
+    for part in fold(&trace) {
+        let frame = &trace.frames[part.start];
         for p in symbols.frame(frame).iter() {
             if next.is_some_and(|n| p.function.rsplit("::").next() == Some(n)) {
                 next = wanted.next();

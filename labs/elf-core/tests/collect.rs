@@ -25,7 +25,7 @@ fn pattern_at_rest() -> String {
 }
 
 fn collects(way: Way) {
-    let _dog = watchdog(60);
+    let _dog = watchdog(150);
     let before = pattern_at_rest();
     let dir = tempfile::tempdir().unwrap();
     let mut collector = match Collector::start(way, dir.path(), Path::new(PROGRAM)) {
@@ -75,7 +75,7 @@ fn by_socket() {
 
 #[test]
 fn the_setting_is_restored_when_the_collector_is_killed() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(150);
     let before = pattern_at_rest();
     for signal in [nix::sys::signal::SIGKILL, nix::sys::signal::SIGINT] {
         let dir = tempfile::tempdir().unwrap();

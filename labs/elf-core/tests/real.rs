@@ -45,7 +45,8 @@ fn agrees(path: &Path, k: &Knowledge) {
     let mut unwinder = Unwinder::new(&memory);
     for thread in &core.process.threads {
         let trace = unwinder.unwind(thread.registers.as_ref().unwrap());
-        let names: Vec<String> = trace.frames.iter().map(|f| symbols.frame(f)[0].function.clone()).collect();
+        let frames = fold(&trace).into_iter().map(|f| trace.frames[f.start]);
+        let names: Vec<String> = frames.map(|f| symbols.frame(&f)[0].function.clone()).collect();
         assert_eq!(trace.end, "marked as the outermost frame", "{}: {names:?}", thread.tid);
         assert!(
             trace.frames[1..].iter().all(|f| matches!(f.trust, Trust::Cfi | Trust::Signal)),
@@ -64,7 +65,7 @@ fn agrees(path: &Path, k: &Knowledge) {
 
 #[test]
 fn each_crash_is_read_from_the_kernels_core() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(150);
     for crash in
         [Crash::Segv, Crash::Abort, Crash::StackOverflow, Crash::Div0, Crash::DeadlockKill, Crash::Uaf]
     {
@@ -81,7 +82,7 @@ fn each_crash_is_read_from_the_kernels_core() {
 
 #[test]
 fn each_crash_is_read_from_our_own_core() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(150);
     for crash in
         [Crash::Segv, Crash::Abort, Crash::StackOverflow, Crash::Div0, Crash::DeadlockKill, Crash::Uaf]
     {
@@ -97,7 +98,7 @@ fn each_crash_is_read_from_our_own_core() {
 
 #[test]
 fn a_stack_overflow_is_folded() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(150);
     let (victim, dir) = victim(Crash::StackOverflow, 0);
     let crasher = victim.knowledge.crasher;
     let Ok((path, _)) = victim.core(dir.path()) else {
@@ -246,7 +247,7 @@ fn goblin_reads_the_same_headers_and_notes() {
 
 #[test]
 fn lief_reads_the_same_threads() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(150);
     let script = "import sys, lief\n\
         core = lief.ELF.parse(sys.argv[1])\n\
         T = lief.ELF.Note.TYPE\n\
@@ -289,7 +290,7 @@ int main(int argc, char **argv) { signal(SIGUSR1, handler); return outer(argc + 
 
 #[test]
 fn c_programs_of_all_kinds_unwind_as_gdb_does() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(200);
     if let Err(why) = elf_core::catch::kernel_writes_here() {
         kit::skip!("core_pattern", "{why}");
     }
@@ -367,7 +368,7 @@ fn c_programs_of_all_kinds_unwind_as_gdb_does() {
 
 #[test]
 fn a_stripped_program_without_tables_is_walked_by_its_frame_pointers() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(150);
     if let Err(why) = elf_core::catch::kernel_writes_here() {
         kit::skip!("core_pattern", "{why}");
     }
@@ -405,7 +406,7 @@ fn a_stripped_program_without_tables_is_walked_by_its_frame_pointers() {
 
 #[test]
 fn debug_information_is_found_by_build_id() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(150);
     let dir = tempfile::tempdir().unwrap();
     let run = |program: &str, arguments: &[&str]| {
         Command::new(program).args(arguments).current_dir(dir.path()).status().is_ok_and(|s| s.success())
