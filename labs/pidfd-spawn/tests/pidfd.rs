@@ -314,3 +314,32 @@ fn a_server_is_replaced_without_a_refused_client() {
         Err(e) => panic!("{e}"),
     }
 }
+
+#[test]
+fn a_core_dump_is_flagged() {
+    let _dog = watchdog(30);
+    let _alone = common::alone();
+    let dir = common::scratch();
+    let script = "ulimit -c unlimited && kill -ABRT $$";
+    let exit = Spawn::new("sh").args(["-c", script]).cwd(dir.path()).spawn().unwrap().wait().unwrap();
+    match exit.end {
+        End::Killed { signal: libc::SIGABRT, core: true } => {}
+        other => kit::skip!("rlimit_core", "{other}"),
+    }
+}
+
+#[test]
+fn what_is_no_cgroup_is_refused_and_nothing_started() {
+    let _dog = watchdog(30);
+    common::each_way(|way, base| {
+        let root = File::open("/").unwrap();
+        let result = base(Spawn::new("true")).cgroup(&root).spawn();
+        match result {
+            Err(SpawnError::Create { source, .. }) => {
+                assert!(matches!(source.errno, libc::EBADF | libc::ENOENT), "{way}: {source}");
+            }
+            Err(SpawnError::Unsupported { .. }) if way == Way::PosixSpawn => {}
+            other => panic!("{way}: {other:?}"),
+        }
+    });
+}
