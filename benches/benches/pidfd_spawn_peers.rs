@@ -37,6 +37,7 @@ fn main() -> Result<()> {
         "Goals: time to return at most 0.95 of posix_spawn and 0.75 of std Command; flat in the parent's memory; the zygote at or below clone3 for 1 GiB.",
         "std and ours are prepared once and started often; our ways return a pidfd, std's Command does not.",
         "posix_spawn, vfork and fork include the pidfd_open that a handle costs there.",
+        "Within a round, who comes after a fork pays for its write-protected pages: in a large parent the others look less flat than they are. `--rss` of the lab measures the forks apart.",
     ];
     publish(asked, "pidfd-spawn", &outcomes, &notes)
 }
