@@ -140,8 +140,8 @@ pub struct Cost {
     pub way: Way,
     /// Nanoseconds an event; each sample is one event or the mean of a batch.
     pub samples: Vec<u64>,
-    /// Instructions that KVM emulated, an event; none if KVM has no counters.
-    pub emulated: Option<f64>,
+    /// Instructions that KVM emulated, an event; or why that is not known.
+    pub emulated: Result<f64, SysError>,
     /// Events that went by.
     pub events: u64,
     /// Events that our side saw arrive: in the eventfd, in the ring, as exits.
@@ -177,11 +177,12 @@ pub fn measure(way: Way, samples: usize) -> Result<Cost, Error> {
         drain(way, &mut machine, &eventfd)?;
     }
 
-    let stats = Stats::of_vcpu(&machine).ok();
-    let emulated = || stats.as_ref().and_then(|s| s.read("insn_emulation"));
+    let stats = Stats::of_vcpu(&machine);
+    let emulated = || stats.as_ref().map_err(Clone::clone)?.get("insn_emulation");
     let before = emulated();
     let batch = u64::from(way.batch());
-    let mut cost = Cost { way, samples: Vec::with_capacity(samples), emulated: None, events: 0, arrived: 0 };
+    let mut cost =
+        Cost { way, samples: Vec::with_capacity(samples), emulated: Ok(0.0), events: 0, arrived: 0 };
     for _ in 0..samples {
         let start = Instant::now();
         if way == Way::Irqfd {
@@ -192,8 +193,7 @@ pub fn measure(way: Way, samples: usize) -> Result<Cost, Error> {
         cost.events += batch;
         cost.arrived += drain(way, &mut machine, &eventfd)?;
     }
-    cost.emulated =
-        before.zip(emulated()).map(|(before, after)| (after - before) as f64 / cost.events as f64);
+    cost.emulated = before.and_then(|before| Ok((emulated()? - before) as f64 / cost.events as f64));
     Ok(cost)
 }
 

@@ -1,5 +1,7 @@
 //! What can go wrong: a call, or a guest that did something else than was due.
 
+use std::time::Duration;
+
 use kit::SysError;
 
 use crate::exits::Exit;
@@ -19,6 +21,14 @@ pub enum Error {
         exit: Box<Exit>,
         /// Where it was.
         rip: u64,
+    },
+    /// The guest was not done when its time was up.
+    #[error("{doing} was not done after {} ms, and was taken back (--timeout)", after.as_millis())]
+    TimeUp {
+        /// What the guest was to do.
+        doing: &'static str,
+        /// The time it had.
+        after: Duration,
     },
 }
 

@@ -95,6 +95,11 @@ impl Hello {
         self.said == self.mode.hello().as_bytes() && self.last.why == Why::Halt
     }
 
+    /// It said what it should, and its result is where it should be.
+    pub fn well(&self) -> bool {
+        self.said_hello() && self.in_memory() && self.in_register()
+    }
+
     /// The result is in the guest's memory.
     pub fn in_memory(&self) -> bool {
         self.in_memory == layout::ANSWER
@@ -105,12 +110,14 @@ impl Hello {
         self.regs.rax == layout::ANSWER
     }
 
-    /// KVM gave up before the guest could do anything: not our program, this KVM.
+    /// KVM gave up before the first instruction of 32-bit paging, although the page tables, walked by hand, map it.
     ///
-    /// A wrong program can look like this too; the evidence that goes with it is that page tables,
-    /// walked by hand, map the instruction, and that the same bytes run in another mode.
+    /// A KVM that emulates ring 0 may not know this mode, and no other is excused. A wrong program can look
+    /// like this too; the last piece of evidence is that the same bytes run in [`Mode::Protected`].
     pub fn kvm_cannot(&self) -> bool {
-        self.said.is_empty()
+        self.mode == Mode::Paging32
+            && self.said.is_empty()
+            && self.next_instruction.is_some()
             && matches!(self.last.why, Why::Shutdown | Why::InternalError { .. } | Why::FailEntry { .. })
     }
 }

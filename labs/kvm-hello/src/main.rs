@@ -28,17 +28,18 @@ struct Options {
     #[arg(long, value_parser = ["real", "protected", "paging32", "long", "user", "all"])]
     mode: Option<String>,
     /// What each kind of exit costs
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["devices", "dirty", "misbehave", "mode", "trace", "single_step", "timeout"])]
     exits: bool,
     /// A serial port, a timer and a device of our own
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["dirty", "misbehave", "mode", "trace", "single_step"])]
     devices: bool,
     /// Which pages the guest wrote; snapshots and clones
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["misbehave", "mode", "trace", "single_step", "timeout"])]
     dirty: bool,
     /// Guests that go wrong, and what the host sees of it
     #[arg(long, num_args = 0..=1, default_missing_value = "all", value_name = "WHICH",
-          value_parser = ["loop", "triple-fault", "no-memory", "no-device", "no-code", "not-emulated", "all"])]
+          value_parser = ["loop", "triple-fault", "no-memory", "no-device", "no-code", "not-emulated", "all"],
+          conflicts_with_all = ["mode", "trace", "single_step"])]
     misbehave: Option<String>,
     /// Show every exit
     #[arg(long)]
@@ -46,21 +47,23 @@ struct Options {
     /// Walk the guest instruction by instruction
     #[arg(long)]
     single_step: bool,
-    /// How long a guest may run before it is taken back
-    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
-    timeout: u64,
+    /// How long a guest may run before it is taken back [default: 1000, with --devices 5000]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    timeout: Option<u64>,
     /// Samples of each kind of exit, with --exits
-    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(20..=200_000))]
+    #[arg(long, value_name = "N", requires = "exits", conflicts_with_all = ["devices", "dirty", "misbehave", "mode", "trace", "single_step"], default_value_t = 2000, value_parser = clap::value_parser!(u32).range(20..=200_000))]
     samples: u32,
     /// Clones of one snapshot, with --dirty
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=256))]
+    #[arg(long, value_name = "N", requires = "dirty", conflicts_with_all = ["exits", "devices", "misbehave", "mode", "trace", "single_step"], default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=256))]
     clones: u64,
 }
 
 fn main() -> ExitCode {
     #[cfg(target_arch = "x86_64")]
-    if std::env::args_os().skip(1).eq(["--quick"]) && show_hello::bare() {
-        return ExitCode::SUCCESS;
+    if std::env::args_os().skip(1).eq(["--quick"])
+        && let Some(text) = show_hello::bare()
+    {
+        return show_hello::print(&text);
     }
     kit::main!(run)
 }
@@ -88,29 +91,27 @@ fn run(s: &mut Session, o: &Options) -> anyhow::Result<()> {
 #[cfg(target_arch = "x86_64")]
 fn tell(s: &mut Session, o: &Options) -> anyhow::Result<()> {
     use kvm_hello::mode::Mode;
-    let views = [o.exits, o.devices, o.dirty, o.misbehave.is_some()].iter().filter(|v| **v).count();
-    let guest_view = o.mode.is_some() || o.trace || o.single_step;
-    if views > 1 || (views == 1 && guest_view) {
-        return Err(
-            kit::Usage("--exits, --devices, --dirty, --misbehave and --mode: one at a time".into()).into()
-        );
-    }
-    let timeout = std::time::Duration::from_millis(o.timeout);
     if o.exits {
         return show_exits::tell(s, o.samples as usize);
-    }
-    if o.devices {
-        return show_devices::tell(s, timeout);
     }
     if o.dirty {
         return show_dirty::tell(s, o.clones);
     }
+    let ms = o.timeout.unwrap_or(if o.devices { 5000 } else { 1000 });
+    let timeout = std::time::Duration::from_millis(ms);
+    s.param("timeout_ms", ms);
+    if o.devices {
+        return show_devices::tell(s, timeout);
+    }
     if let Some(which) = &o.misbehave {
+        s.param("misbehave", which.as_str());
         return show_misbehave::tell(s, which, timeout);
     }
+    s.param("trace", o.trace);
+    s.param("single_step", o.single_step);
     let watch = show_hello::Watching { every_exit: o.trace, every_instruction: o.single_step, timeout };
     match o.mode.as_deref() {
-        None if s.quick() && !guest_view => show_hello::quick(s),
+        None if s.quick() && !o.trace && !o.single_step => show_hello::quick(s, timeout),
         None => show_hello::tell(s, watch),
         Some("all") if o.trace || o.single_step => {
             Err(kit::Usage("--trace and --single-step follow one mode: name it".into()).into())

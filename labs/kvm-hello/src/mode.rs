@@ -96,6 +96,9 @@ impl Mode {
         }
     }
 
+    /// Where a program is put into a machine's memory.
+    pub const LOADING: kit::Place = kit::here!();
+
     /// A machine with the program loaded and the processor in this mode, not yet run.
     ///
     /// # Errors

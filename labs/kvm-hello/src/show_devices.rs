@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use kit::{Listing, Predict, Session, Summary, Table};
-use kvm_hello::devices::{self, TYPED, multiplier, timer};
+use kvm_hello::devices::{self, PROMPT, TYPED, multiplier, timer};
 use kvm_hello::layout;
 
 use crate::show_hello::us;
 
 pub fn tell(s: &mut Session, timeout: Duration) -> anyhow::Result<()> {
-    let report = devices::run(timeout.max(Duration::from_secs(2)))?;
+    let report = devices::run(timeout)?;
 
     s.step_at("A timer inside KVM", timer::HERE);
     s.predict(Predict::new(
@@ -41,9 +41,9 @@ pub fn tell(s: &mut Session, timeout: Duration) -> anyhow::Result<()> {
         Listing::new("on the line")
             .line(
                 format!("guest> {}", said.next().unwrap_or("").trim_end_matches('>')),
-                "one interrupt: transmitter empty",
+                "transmitter empty: the line rises for every byte",
             )
-            .line(format!("we>    {}", TYPED.trim_end()), "one interrupt a byte: received")
+            .line(format!("we>    {}", TYPED.trim_end()), "received: the line stays up until all is read")
             .line(format!("guest> {}", said.next().unwrap_or("").trim()), "in capitals"),
     );
     s.table(
@@ -54,6 +54,11 @@ pub fn tell(s: &mut Session, timeout: Duration) -> anyhow::Result<()> {
             .row(["interrupt line raised", &report.serial_interrupts.to_string()])
             .row(["exits to its registers", &report.serial_exits.to_string()]),
     );
+    s.say(format!(
+        "The line rises once when the driver turns the interrupt on, and once after each of the prompt's {} bytes: \
+         asking for the cause takes it down.",
+        PROMPT.len()
+    ));
     s.say(format!(
         "**{:.1} exits a byte**: ask for the cause, then move the byte. That is why there is virtio.",
         report.serial_exits as f64 / (report.said.len() + TYPED.len()) as f64
@@ -77,6 +82,8 @@ pub fn tell(s: &mut Session, timeout: Duration) -> anyhow::Result<()> {
     s.check("timer_ticked", report.ticks >= 20, format!("{} ticks", report.ticks));
     let echoed = report.said.ends_with(&TYPED.to_uppercase());
     s.check("serial_echo", echoed, format!("{:?}", report.said));
+    let rises = report.serial_interrupts == 1 + PROMPT.len() as u64;
+    s.check("serial_line", rises, format!("line raised {} times", report.serial_interrupts));
     s.check("device_identity", report.identity == multiplier::IDENTITY, format!("{:#x}", report.identity));
     s.check("device_product", report.product == layout::ANSWER, format!("6 x 7 = {}", report.product));
     s.so("a device is code behind an address: yours, or KVM's.", "--exits, --dirty");

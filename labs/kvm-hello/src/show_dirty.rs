@@ -30,6 +30,7 @@ fn tracking(s: &mut Session) -> anyhow::Result<()> {
         "The first store to a clean page traps (or the processor logs it, with PML); later ones are free until it is clean again.",
     ));
     let predicted = dirty::predicted();
+    let mut named = Vec::new();
     let mut table =
         Table::new(["how", "pages", "right", "guest's work us", "to collect us", "reads"]).right([1, 3, 4]);
     for method in [Method::Nothing, Method::Log, Method::Ring] {
@@ -66,6 +67,9 @@ fn tracking(s: &mut Session) -> anyhow::Result<()> {
             format!("{:.0}", us(tracked.collect)),
             reads,
         ]);
+        if right && method != Method::Nothing {
+            named.push(name);
+        }
         let name = name.replace(' ', "_");
         s.metric(&format!("{name}_work_us"), "us", us(tracked.work));
         if method != Method::Nothing {
@@ -77,10 +81,15 @@ fn tracking(s: &mut Session) -> anyhow::Result<()> {
         }
     }
     s.table(table);
+    if !named.is_empty() {
+        s.say(format!(
+            "The {} named **the {} pages** that the program is bound to write, and comparing every byte finds the same.",
+            named.join(" and the "),
+            predicted.len()
+        ));
+    }
     s.say(format!(
-        "Both name **the same {} pages**, and comparing every byte finds the same. The log costs by the size of \
-         the memory, the ring ({RING} entries) by what was written.",
-        predicted.len()
+        "A log costs by the size of the memory, a ring (here of {RING} entries) by what was written."
     ));
     Ok(())
 }

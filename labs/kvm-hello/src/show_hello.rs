@@ -1,12 +1,14 @@
 //! The default run: a machine, a program, its exits, and where the time went.
 
 use std::io::Write as _;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use kit::{Bars, Listing, Predict, Session, Summary, Table};
 use kvm_hello::cost::{self, Way};
 use kvm_hello::exits::Why;
 use kvm_hello::hello::{self, Change, Hello, Traced, Watch};
+use kvm_hello::layout;
 use kvm_hello::listing::Line;
 use kvm_hello::machine::{Call, Machine};
 use kvm_hello::mode::Mode;
@@ -26,35 +28,47 @@ impl Watching {
 }
 
 /// The bare hello: nothing but the machine and its three results.
-pub fn quick(s: &mut Session) -> anyhow::Result<()> {
-    let hello = hello::run(Mode::Real, Watch::Nothing, Duration::ZERO)?;
+pub fn quick(s: &mut Session, timeout: Duration) -> anyhow::Result<()> {
+    let hello = hello::run(Mode::Real, Watch::Nothing, timeout)?;
     s.step_at("A guest says hello", hello::HERE);
     said(s, &hello);
+    s.say(first_exit(&hello));
     checks(s, &hello);
     metrics(s, &[hello]);
     Ok(())
 }
 
 /// `--quick` and nothing else: no frame, no event, no look at the machine; its time is the guest's time.
-/// Returns false if it did not come off, for the frame to say why.
-pub fn bare() -> bool {
-    let Ok((hello, machine)) = hello::run_and_keep(Mode::Real, Watch::Nothing, Duration::ZERO) else {
-        return false;
-    };
+/// The text is what [`quick`] tells, without the frame's header. None if the guest did not come off, for the
+/// frame to say why.
+pub fn bare() -> Option<String> {
+    let (hello, machine) = hello::run_and_keep(Mode::Real, Watch::Nothing, Duration::ZERO).ok()?;
     // The process ends now, and the kernel takes a machine down faster as a whole than call by call.
     std::mem::forget(machine);
-    let ok = hello.said_hello() && hello.in_memory() && hello.in_register();
-    if ok {
-        let said = String::from_utf8_lossy(&hello.said);
-        let text = format!(
-            "guest> {}\nok  it said so, and left 42 in memory and in rax; first exit after {:.1} us\n",
-            said.trim_end(),
-            us(hello.first_exit)
-        );
-        // A reader who has gone away is no failure.
-        let _ = std::io::stdout().write_all(text.as_bytes());
+    let [text, memory, register] = verdicts(&hello).map(|(_, ok, detail)| ok.then_some(detail));
+    Some(format!(
+        "   {}\n   {}\n\n   ok  {}    ok  {}\n   ok  {}\n",
+        guest_line(&hello),
+        first_exit(&hello),
+        text?,
+        memory?,
+        register?
+    ))
+}
+
+/// Writes to standard output as the frame does: a reader who has gone away is no failure, a full disk is.
+pub fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            let _ = writeln!(std::io::stderr(), "kvm-hello: cannot write the narration: {e}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
     }
-    ok
+}
+
+fn first_exit(hello: &Hello) -> String {
+    format!("first exit after {:.1} us", us(hello.first_exit))
 }
 
 /// The whole story.
@@ -70,7 +84,7 @@ pub fn tell(s: &mut Session, w: Watching) -> anyhow::Result<()> {
         format!("Put {} bytes of program into its memory", Mode::Real.program().bytes.len()),
         Mode::Real.here(),
     );
-    s.listing(program_listing("16-bit code at 0x1000", &lines));
+    s.listing(program_listing(Mode::Real, &lines));
     s.say("To the host, the guest's memory is a mapping like any other: loading a program is a copy.");
 
     s.step_at("Let it run until it wants something", hello::HERE);
@@ -95,6 +109,13 @@ pub fn tell(s: &mut Session, w: Watching) -> anyhow::Result<()> {
             "**{} exits**: every letter cost a round trip guest, kernel, us and back.",
             hello.exit_count
         ));
+        let out = hello.exits.first().and_then(|e| Some((e.rip, e.line.as_ref()?)));
+        if let Some((rip, line)) = out.filter(|(rip, line)| *rip == line.end()) {
+            s.say(format!(
+                "`rip` is {rip:x}, behind the out at {:x}: this KVM had finished it before it came to us.",
+                line.at
+            ));
+        }
     }
 
     s.step_at("Where the start-up time went", Machine::HERE);
@@ -133,7 +154,7 @@ pub fn tell(s: &mut Session, w: Watching) -> anyhow::Result<()> {
 
 /// Says when KVM runs ring 0 in its emulator, for then times are not those of a processor.
 fn emulation(s: &mut Session, cost: &cost::Cost) {
-    let Some(emulated) = cost.emulated else { return };
+    let Ok(emulated) = cost.emulated else { return };
     s.metric("emulated_per_exit", "1", emulated);
     if emulated >= 0.5 {
         s.say(format!(
@@ -156,43 +177,74 @@ pub fn metrics(s: &mut Session, runs: &[Hello]) {
 }
 
 pub fn checks(s: &mut Session, hello: &Hello) {
+    cut_short(s, hello);
+    for (name, ok, detail) in verdicts(hello) {
+        s.check(name, ok, detail);
+    }
+}
+
+fn verdicts(hello: &Hello) -> [(&'static str, bool, String); 3] {
     let said = String::from_utf8_lossy(&hello.said);
-    s.check(
-        "hello_text",
-        hello.said_hello(),
-        format!("the guest said {:?} and left by {}", said.trim_end(), hello.last),
-    );
-    s.check("result_in_memory", hello.in_memory(), format!("{} at 0x400", hello.in_memory));
-    s.check("result_in_register", hello.in_register(), format!("{} in rax", hello.regs.rax));
+    let text = format!("the guest said {:?} and left by {}", said.trim_end(), hello.last);
+    [
+        ("hello_text", hello.said_hello(), text),
+        ("result_in_memory", hello.in_memory(), format!("{} at 0x400", hello.in_memory)),
+        ("result_in_register", hello.in_register(), format!("{} in rax", hello.regs.rax)),
+    ]
+}
+
+/// Says so when a guest did not end by itself.
+pub fn cut_short(s: &mut Session, hello: &Hello) {
+    if hello.last.why == Why::Interrupted {
+        s.say(format!(
+            "The guest in {} mode was **taken back** after {} exits: its time (--timeout) was up.",
+            hello.mode.name(),
+            hello.exit_count
+        ));
+    }
 }
 
 pub fn said(s: &mut Session, hello: &Hello) {
-    let text = String::from_utf8_lossy(&hello.said);
-    s.listing(Listing::new("").line(format!("guest> {}", text.trim_end()), ""));
+    s.listing(Listing::new("").line(guest_line(hello), ""));
 }
 
-/// A program, its exits marked.
-pub fn program_listing(title: &str, lines: &[Line]) -> Listing {
-    lines.iter().fold(Listing::new(title), |listing, line| {
+fn guest_line(hello: &Hello) -> String {
+    format!("guest> {}", String::from_utf8_lossy(&hello.said).trim_end())
+}
+
+/// A mode's program, its exits marked, and the string behind its code.
+pub fn program_listing(mode: Mode, lines: &[Line]) -> Listing {
+    let title = format!("{}-bit code at {:#x}", mode.bits(), layout::CODE);
+    let listing = lines.iter().fold(Listing::new(&title), |listing, line| {
+        let ring3 = mode == Mode::User && line.at >= layout::USER_CODE;
         let note = match line.text.as_str() {
+            // What only ring 0 may do leads to ring 0 of the guest, and nowhere else.
+            text if ring3 && (text.starts_with("out") || text == "hlt") => "#GP: to ring 0",
             text if text.starts_with("out") => "leaves the machine",
             "hlt" => "leaves it for the last time",
             _ => "",
         };
         listing.line(format!("{:4x}  {:<20}  {}", line.at, line.hex(), line.text), note)
-    })
+    });
+    let program = mode.program();
+    let data = &program.bytes[program.code..];
+    let at = layout::CODE + program.code as u64;
+    listing.line(
+        format!("{at:4x}  {:<20}  {:?}", format!("{} bytes", data.len()), String::from_utf8_lossy(data)),
+        "",
+    )
 }
 
 /// What a call gives, for those that a machine is made of.
 fn words(call: &Call) -> Option<&'static str> {
     Some(match call.name {
         "open(\"/dev/kvm\")" => "KVM itself",
-        "KVM_CREATE_VM" => "a machine: an address space, empty",
+        "KVM_CREATE_VM" => "an empty machine (and kvm_run's size)",
         "KVM_CREATE_IRQCHIP" => "interrupt controllers",
         "KVM_CREATE_PIT2" => "a timer",
         "mmap" => "memory of ours",
         "KVM_SET_USER_MEMORY_REGION" => "which is its memory from 0 on",
-        "KVM_CREATE_VCPU" => "a processor, just reset",
+        "KVM_CREATE_VCPU" => "a processor (and kvm_run, by mmap)",
         "KVM_GET_SUPPORTED_CPUID" => "what KVM can offer as a processor",
         "KVM_SET_CPUID2" => "what the guest is told it has",
         "KVM_GET_SREGS" => "system registers",
@@ -278,17 +330,17 @@ fn letter(byte: u8) -> String {
 
 /// The calls one after the other, then the first run, then the rest of the runs.
 fn waterfall(hello: &Hello) -> Bars {
-    let mut bars = Bars::new("from open to the last exit", "us").with_share();
+    let mut bars = Bars::new("from open to the last exit (KVM_ left out)", "us").with_share();
     let mut at = 0.0;
     for call in &hello.calls {
         if words(call).is_none() || us(call.took) < 0.01 * us(hello.whole) {
             continue;
         }
-        bars = bars.from(at, call.name, us(call.took));
+        bars = bars.from(at, call.name.trim_start_matches("KVM_"), us(call.took));
         at += us(call.took);
     }
     let small: f64 = us(hello.whole) - at - us(hello.in_guest);
-    bars.from(at, "KVM_RUN, all of them", us(hello.in_guest)).from(
+    bars.from(at, "RUN, all of them", us(hello.in_guest)).from(
         at + us(hello.in_guest),
         "the rest",
         small.max(0.0),

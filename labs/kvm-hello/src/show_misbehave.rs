@@ -10,7 +10,6 @@ use kvm_hello::misbehave::{self, Autopsy, Wrong};
 use crate::show_hello::ms;
 
 pub fn tell(s: &mut Session, which: &str, timeout: Duration) -> anyhow::Result<()> {
-    s.param("timeout_ms", timeout.as_millis() as u64);
     for wrong in Wrong::ALL.into_iter().filter(|w| which == "all" || w.name() == which) {
         s.step_at(wrong.title(), misbehave::HERE);
         if let Some(predict) = question(wrong) {

@@ -55,12 +55,18 @@ impl Stats {
         Ok(Self { file, counters, data_offset: u64::from(data_offset) })
     }
 
-    /// The value of a counter now; none if this kernel does not have it.
-    pub fn read(&self, name: &str) -> Option<u64> {
-        let counter = self.counters.iter().find(|c| c.name == name)?;
+    /// The value of a counter now.
+    ///
+    /// # Errors
+    /// `ENOENT` if this kernel does not have it; what reading says.
+    pub fn get(&self, name: &str) -> Result<u64, SysError> {
+        let Some(counter) = self.counters.iter().find(|c| c.name == name) else {
+            return Err(SysError::new("KVM_GET_STATS_FD", libc::ENOENT).with_detail(format!("no {name}")));
+        };
         let mut bytes = [0; 8];
-        self.file.read_exact_at(&mut bytes, self.data_offset + u64::from(counter.offset)).ok()?;
-        Some(u64::from_ne_bytes(bytes))
+        let at = self.data_offset + u64::from(counter.offset);
+        self.file.read_exact_at(&mut bytes, at).map_err(SysError::io("read(stats)"))?;
+        Ok(u64::from_ne_bytes(bytes))
     }
 
     /// All counters that the kernel offers.

@@ -39,7 +39,9 @@ const IDENTITY: u64 = 0x428;
 /// The guest writes here at each tick, and when it is done (see `guest/devices.s`).
 const TICK_PORT: u16 = 0x11;
 const DONE_PORT: u16 = 0x10;
-/// What we type once the guest asks.
+/// What the guest asks for; we type once it has asked.
+pub const PROMPT: &str = "say something> ";
+/// What we type then.
 pub const TYPED: &str = "ping\n";
 
 /// All devices of this process, by address.
@@ -116,6 +118,8 @@ pub struct Report {
     pub exits: u64,
 }
 
+const DOING: &str = "the device driver";
+
 /// Where the devices meet their driver.
 pub const HERE: kit::Place = kit::here!();
 
@@ -141,12 +145,13 @@ pub fn run(timeout: Duration) -> Result<Report, Error> {
         match exit.why {
             Why::PortOut { port: DONE_PORT, .. } => break,
             Why::PortOut { .. } | Why::PortIn { .. } | Why::MmioWrite { .. } | Why::MmioRead { .. } => {}
+            Why::Interrupted => return Err(Error::TimeUp { doing: DOING, after: timeout }),
             _ => {
                 let rip = machine.regs()?.rip;
-                return Err(Error::Unexpected { doing: "the device driver", exit: Box::new(exit), rip });
+                return Err(Error::Unexpected { doing: DOING, exit: Box::new(exit), rip });
             }
         }
-        if !typed && board.serial.sent().ends_with(b"> ") {
+        if !typed && board.serial.sent().ends_with(PROMPT.as_bytes()) {
             board.serial.type_in(TYPED.as_bytes());
             typed = true;
         }

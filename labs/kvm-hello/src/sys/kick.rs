@@ -22,7 +22,8 @@ thread_local! {
 extern "C" fn on_signal(_: libc::c_int) {
     let flag = FLAG.get();
     if !flag.is_null() {
-        // SAFETY: FLAG is non-null only while a Kick lives, which borrows the mapped kvm_run.
+        // SAFETY: FLAG is null or the flag of a Kick of this thread that is not dropped yet (its Drop takes it
+        // out of FLAG), and until then kvm_run is mapped, as the caller of `arm` promised.
         unsafe { flag.write_volatile(1) };
     }
 }
@@ -30,7 +31,8 @@ extern "C" fn on_signal(_: libc::c_int) {
 /// A timer that makes the calling thread's `KVM_RUN` return with `EINTR`, and again every 10 ms:
 /// should someone clear the flag at the wrong moment, that costs 10 ms and not the way out.
 ///
-/// It must be dropped on the thread that made it; it is not `Send`.
+/// It is dropped on the thread that made it, for it is not `Send`. With two in one thread, FLAG is the later
+/// one's: its vCPU may be taken back early by the other's signal, and the other leaves by its signals alone.
 #[derive(Debug)]
 pub struct Kick {
     timer: libc::timer_t,
@@ -44,13 +46,11 @@ impl Kick {
     /// What sigaction(2), timer_create(2) or timer_settime(2) says.
     ///
     /// # Safety
-    /// `run` must stay mapped until the `Kick` is dropped, and one `Kick` a thread.
+    /// `run` must stay mapped until the `Kick` is dropped.
     pub unsafe fn arm(run: *mut kvm_run, after: Duration) -> Result<Self, SysError> {
         install()?;
         // SAFETY: `run` is mapped, as the caller promises; this makes an address, not a reference.
         let flag = unsafe { &raw mut (*run).immediate_exit };
-        FLAG.set(flag);
-
         // SAFETY: sigevent is plain integers and a pointer that may be null: zeroes are a valid value.
         let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
         event.sigev_notify = libc::SIGEV_THREAD_ID;
@@ -62,7 +62,9 @@ impl Kick {
         if unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) } != 0 {
             return Err(SysError::last("timer_create"));
         }
+        // From here on Drop undoes all of it. The timer is not set yet, so no signal comes before FLAG is set.
         let kick = Self { timer, flag };
+        FLAG.set(flag);
         let at = libc::itimerspec {
             it_interval: libc::timespec { tv_sec: 0, tv_nsec: 10_000_000 },
             it_value: libc::timespec {
@@ -81,9 +83,11 @@ impl Kick {
 
 impl Drop for Kick {
     fn drop(&mut self) {
-        // SAFETY: the timer is ours and deleted once. A signal still under way finds FLAG null.
+        // SAFETY: the timer is ours and deleted once. A signal still under way does not find our flag in FLAG.
         unsafe { libc::timer_delete(self.timer) };
-        FLAG.set(null_mut());
+        if FLAG.get() == self.flag {
+            FLAG.set(null_mut());
+        }
         // SAFETY: `run` is still mapped, as `arm`'s caller promised.
         unsafe { self.flag.write_volatile(0) };
     }

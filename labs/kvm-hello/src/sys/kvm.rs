@@ -111,8 +111,8 @@ impl Vcpu {
         self.deadline = None;
         if let Some(after) = after {
             let run: *mut kvm_run = self.fd.get_kvm_run();
-            // SAFETY: kvm_run stays mapped while self.fd lives, and the Kick is dropped before it; a
-            // Vcpu is not Send, so no other thread can hold this Kick.
+            // SAFETY: kvm_run stays mapped while self.fd lives, and the Kick, which no caller can take out of
+            // self, is dropped before self.fd.
             self.deadline = Some(unsafe { Kick::arm(run, after) }?);
         }
         Ok(())
