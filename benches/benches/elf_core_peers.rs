@@ -123,7 +123,7 @@ fn all(asked: Asked, dir: &Path) -> Result<Vec<Outcome>> {
         Comparison::new(
             "one thread of 100,000 frames and more",
             "ms",
-            "only ours: eu-stack stops at 256 frames, gdb needs minutes",
+            "only ours: eu-stack stops at 256 frames, gdb was not tried",
         )
         .contender("ours", || time(me, &["--child", "bt", &deep]))
         .run(asked.rounds(7)),
