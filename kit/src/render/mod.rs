@@ -1,5 +1,6 @@
 //! The renderers: each reads the same events.
 
+mod blocks;
 mod chart;
 pub(crate) mod html;
 mod lanes;
