@@ -13,6 +13,7 @@ pub use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::sys;
 
 /// Tells the core that we spin: `pause` on x86.
+#[inline]
 pub fn spin() {
     core::hint::spin_loop();
 }
@@ -59,16 +60,19 @@ impl Deref for Futex {
 }
 
 /// The CPU we were on a moment ago, if rseq tells: one load.
+#[inline]
 pub fn cpu() -> Option<u32> {
     sys::rseq::cpu_hint()
 }
 
 /// Leaves a mark in our rseq area that the kernel wipes out when it takes us off the CPU; see [`unmarked`].
+#[inline]
 pub fn mark() {
     sys::rseq::mark();
 }
 
 /// Whether the [`mark`] is gone: we have been preempted, moved or signalled since. Without rseq: never.
+#[inline]
 pub fn unmarked() -> bool {
     sys::rseq::unmarked()
 }
@@ -78,6 +82,7 @@ pub fn unmarked() -> bool {
 /// Pairs with [`heavy_barrier`]: of two threads that each write, pass their half and read what the other
 /// wrote, at least one sees the other's write. What the cheap side saves, the other pays with an interrupt to
 /// each CPU.
+#[inline]
 pub fn light_barrier() {
     if sys::membarrier::expedited() {
         core::sync::atomic::compiler_fence(Ordering::SeqCst);

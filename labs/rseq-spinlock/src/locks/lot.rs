@@ -52,11 +52,11 @@ impl Lot {
         Self { word: AtomicU32::new(FREE), state: AtomicU32::new(0), gate: Futex::new(0) }
     }
 
-    /// Takes the lock if it is free.
+    /// Takes the lock if it is free. `held`: what the word shall say then, from [`HELD`] on.
     #[inline]
-    pub fn try_take(&self) -> bool {
+    pub fn try_take(&self, held: u32) -> bool {
         // Acquire: pairs with the Release in `release`.
-        self.word.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        self.word.compare_exchange(FREE, held, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     /// Returns when the lock is ours. `go_on` is shown the word and says, for the n-th look, whether spinning

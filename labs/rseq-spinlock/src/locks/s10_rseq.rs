@@ -36,12 +36,13 @@ impl RawLock for RseqAware {
 
     #[inline]
     fn acquire(&self) {
-        if !self.0.try_take() {
+        // Read before the CAS, which brings it into the word: a store of its own afterwards costs 2 ns.
+        if !self.0.try_take(cpu().map_or(HELD, on)) {
             self.0.wait(|word, look| self.worth_spinning(word, look));
-        }
-        // Published once we have it, where nobody waits for the load.
-        if let Some(cpu) = cpu() {
-            self.0.word.store(on(cpu), Ordering::Relaxed);
+            // Not where we were when we began to wait.
+            if let Some(cpu) = cpu() {
+                self.0.word.store(on(cpu), Ordering::Relaxed);
+            }
         }
     }
 

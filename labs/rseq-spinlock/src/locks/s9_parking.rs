@@ -3,7 +3,7 @@
 //! What `s10_rseq` is without rseq: the two differ in one line, so what they differ in is what rseq's hint is
 //! worth.
 
-use super::lot::Lot;
+use super::lot::{HELD, Lot};
 use crate::raw::{RawLock, sealed::Sealed};
 use crate::sync;
 
@@ -26,7 +26,7 @@ impl RawLock for Parking {
 
     #[inline]
     fn acquire(&self) {
-        if !self.0.try_take() {
+        if !self.0.try_take(HELD) {
             self.0.wait(|_, look| look < LOOKS);
         }
     }

@@ -5,12 +5,16 @@ use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
-use crate::raw::{Line, RawLock};
+use crate::raw::RawLock;
 
 /// Data that is reached through a guard only.
+///
+/// A small lock and small data share a cache line: whoever gets the lock gets the data with it. Apart from
+/// others' lines, as [`Line`](crate::raw::Line).
 #[derive(Debug)]
+#[repr(C, align(128))]
 pub struct Lock<R, T> {
-    raw: Line<R>,
+    raw: R,
     data: UnsafeCell<T>,
 }
 
@@ -22,14 +26,14 @@ unsafe impl<R: RawLock, T: Send> Sync for Lock<R, T> {}
 impl<R: RawLock, T> Lock<R, T> {
     /// An unlocked lock.
     pub fn new(data: T) -> Self {
-        Self { raw: Line(R::new()), data: UnsafeCell::new(data) }
+        Self { raw: R::new(), data: UnsafeCell::new(data) }
     }
 
     /// Waits for the lock. Holding the guard proves that nobody else does; dropping it, also in a panic,
     /// unlocks.
     #[inline]
     pub fn lock(&self) -> Guard<'_, R, T> {
-        let token = self.raw.0.acquire();
+        let token = self.raw.acquire();
         Guard { lock: self, token, _stays: PhantomData }
     }
 
@@ -68,6 +72,6 @@ impl<R: RawLock, T> DerefMut for Guard<'_, R, T> {
 impl<R: RawLock, T> Drop for Guard<'_, R, T> {
     #[inline]
     fn drop(&mut self) {
-        self.lock.raw.0.release(self.token);
+        self.lock.raw.release(self.token);
     }
 }
