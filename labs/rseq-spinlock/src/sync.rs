@@ -27,9 +27,7 @@ pub fn spin_for(n: u32) {
 
 /// How often to look before sleeping, when a look is a blind bet: a few microseconds, about what sleeping
 /// costs.
-pub const LOOKS_SHORT: u32 = 100;
-/// How often to look when the holder is believed to run.
-pub const LOOKS_LONG: u32 = 1000;
+pub const LOOKS: u32 = 100;
 
 /// A 32-bit word that a thread can sleep on; see futex(2).
 #[derive(Debug)]

@@ -1,14 +1,14 @@
 //! Linearizability: each operation on a per-CPU structure takes effect at one moment between its call and its
 //! return.
 //!
-//! Short histories are recorded, of a thread and of a signal handler that runs in the middle of its
-//! operations; then we look for an order that a plain stack or queue could have had (Wing and Gong 1993).
+//! Short histories are recorded, of a thread and of someone who comes in the middle of its operations: a signal
+//! handler, or another thread on the same CPU; then we look for an order that a plain stack or queue could have had (Wing and Gong 1993).
 
 #![allow(missing_docs, reason = "test")]
 
 use std::collections::VecDeque;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::unistd::gettid;
@@ -84,6 +84,8 @@ struct Shared {
     lifo: AtomicBool,
     /// Whether a round is on.
     active: AtomicBool,
+    /// Whether the other thread may be at an operation. SeqCst, as `active`: one of the two sees the other's store.
+    busy: AtomicBool,
     clock: AtomicU64,
     next: AtomicU32,
     log: [[AtomicU64; 3]; 24],
@@ -91,6 +93,8 @@ struct Shared {
 }
 
 static SHARED: OnceLock<Shared> = OnceLock::new();
+/// One test at a time has it.
+static ALONE: Mutex<()> = Mutex::new(());
 
 impl Shared {
     fn new() -> Self {
@@ -100,6 +104,7 @@ impl Shared {
             rings: Rings::new(n),
             lifo: AtomicBool::new(true),
             active: AtomicBool::new(false),
+            busy: AtomicBool::new(false),
             clock: AtomicU64::new(0),
             next: AtomicU32::new(0),
             log: [const { [const { AtomicU64::new(0) }; 3] }; 24],
@@ -147,7 +152,7 @@ impl Shared {
     }
 }
 
-/// In the handler: a put and a take, in the middle of whatever the thread was doing.
+/// In the handler, or the other thread: a put and a take, in the middle of whatever the thread was doing.
 fn interfere() {
     if let (Some(shared), Ok(thread)) = (SHARED.get(), Thread::current())
         && shared.active.load(Ordering::SeqCst)
@@ -157,9 +162,44 @@ fn interfere() {
     }
 }
 
+/// A third thread wakes the second every now and then, which then preempts the first, on the same CPU.
+#[test]
+fn histories_of_two_threads_on_one_cpu_are_linearizable() {
+    let _dog = kit::testing::watchdog(60);
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Err(e) = Thread::current() {
+        kit::skip!("rseq", "{e}");
+    }
+    let shared = SHARED.get_or_init(Shared::new);
+    let until = Instant::now() + TIME;
+    let (rounds, overlaps) = std::thread::scope(|s| {
+        let other = s.spawn(move || {
+            cpus::pin(cpus::ME, cpus::allowed().expect("affinity")[0]).expect("allowed");
+            while Instant::now() < until {
+                std::thread::park();
+                shared.busy.store(true, Ordering::SeqCst);
+                interfere();
+                shared.busy.store(false, Ordering::SeqCst);
+            }
+        });
+        let other = other.thread().clone();
+        s.spawn(move || {
+            while Instant::now() < until {
+                other.unpark();
+                std::thread::sleep(Duration::from_micros(20));
+            }
+            other.unpark();
+        });
+        rounds(shared, until)
+    });
+    println!("{rounds} rounds, {overlaps} with an operation inside another");
+    assert!(rounds > 0);
+}
+
 #[test]
 fn histories_of_list_and_ring_are_linearizable() {
     let _dog = kit::testing::watchdog(30);
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Err(e) = Thread::current() {
         kit::skip!("rseq", "{e}");
     }
@@ -193,6 +233,9 @@ fn rounds(shared: &Shared, until: Instant) -> (u64, u64) {
             shared.operate(thread, i % 3 != 2);
         }
         shared.active.store(false, Ordering::SeqCst);
+        while shared.busy.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
         let calls = shared.take();
         overlaps += u64::from(calls.iter().any(|a| calls.iter().any(|b| a.from < b.from && b.to < a.to)));
         // A full log may miss operations: no verdict.

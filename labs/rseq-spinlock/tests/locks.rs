@@ -73,6 +73,30 @@ fn nests<R: RawLock>() {
     assert_eq!((a.into_inner(), b.into_inner()), (200, 200));
 }
 
+/// Threads end right after their last section, others take their slots and with them their queue nodes.
+fn serves_threads_that_come_and_go<R: RawLock>() {
+    let _dog = kit::testing::watchdog(30);
+    const THREADS: u64 = 60;
+    let lock: Lock<R, u64> = Lock::new(0);
+    std::thread::scope(|s| {
+        for _ in 0..3 {
+            s.spawn(|| {
+                for _ in 0..THREADS {
+                    let short = std::thread::scope(|s| {
+                        s.spawn(|| {
+                            let _ = Thread::current();
+                            (0..5).for_each(|_| *lock.lock() += 1);
+                        })
+                        .join()
+                    });
+                    short.expect("no thread panics");
+                }
+            });
+        }
+    });
+    assert_eq!(lock.into_inner(), 3 * THREADS * 5);
+}
+
 macro_rules! each_lock {
     ($($name:ident: $lock:ty),*) => {$(
         mod $name {
@@ -86,6 +110,11 @@ macro_rules! each_lock {
             #[test]
             fn a_guard_unlocks_on_panic() {
                 unlocks_on_panic::<$lock>();
+            }
+
+            #[test]
+            fn threads_come_and_go() {
+                serves_threads_that_come_and_go::<$lock>();
             }
 
             #[test]

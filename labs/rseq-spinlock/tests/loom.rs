@@ -22,8 +22,8 @@ mod sync {
     pub use loom::sync::atomic::{AtomicU32, Ordering};
 
     pub const SLOTS: usize = 3;
-    pub const LOOKS_SHORT: u32 = 1;
-    pub const LOOKS_LONG: u32 = 2;
+    /// Twice: before and after the mark.
+    pub const LOOKS: u32 = 2;
 
     thread_local! {
         // loom runs each model's threads as coroutines on one OS thread.

@@ -5,7 +5,7 @@
 //!
 //! - word says *my* CPU: two threads cannot run on one CPU, so the holder is **not running**. Spinning cannot
 //!   help, it keeps the holder off. Tell the others (OFF) and sleep at once.
-//! - word says another CPU, no OFF: the holder probably runs. Spinning is right, for a while.
+//! - word says another CPU, no OFF: the holder probably runs. Spinning is right, for a short while.
 //! - OFF: someone over there found the holder off its CPU. Sleep.
 //! - `rseq_cs` of ours, set when we began to spin, reads 0: the kernel clears it when it has taken *us* off.
 //!   There are more threads than CPUs, and spinning takes a CPU from someone who could get on. Sleep.
@@ -17,8 +17,9 @@ use super::lot::{HELD, Lot, OFF};
 use crate::raw::{RawLock, sealed::Sealed};
 use crate::sync::{self, Ordering, cpu, mark, unmarked};
 
-/// Looks before going to sleep all the same: something else may have taken the holder's CPU.
-const LOOKS: u32 = sync::LOOKS_LONG;
+/// Looks before going to sleep all the same: something else may have taken the holder's CPU. As in `Parking`:
+/// ten times more patience made the longest waits longer, and nothing faster.
+const LOOKS: u32 = sync::LOOKS;
 
 /// See the module.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use crate::raw::{RawLock, sealed::Sealed};
 use crate::sync::{self, Futex, Ordering, spin};
 
 /// Looks before going to sleep: a few microseconds, about what sleeping costs.
-const LOOKS: u32 = sync::LOOKS_SHORT;
+const LOOKS: u32 = sync::LOOKS;
 
 /// See the module.
 #[doc(alias = "PTHREAD_MUTEX_ADAPTIVE_NP")]

@@ -8,7 +8,7 @@ use crate::raw::{RawLock, sealed::Sealed};
 use crate::sync;
 
 /// Looks before going to sleep, as in [`Adaptive`](super::Adaptive).
-const LOOKS: u32 = sync::LOOKS_SHORT;
+const LOOKS: u32 = sync::LOOKS;
 
 /// See the module.
 #[derive(Debug)]
