@@ -75,7 +75,7 @@ fn unavailable(e: RseqError) -> Unavailable {
         RseqError::Taken(_) => {
             vec!["fix: unset GLIBC_TUNABLES, or the LD_PRELOAD that registers rseq itself".into()]
         }
-        RseqError::TooSmall(_) => vec!["fix: Linux 6.3 for mm_cid".into()],
+        RseqError::TooSmall { .. } => vec!["fix: Linux 4.18; 6.3 for mm_cid".into()],
     };
     Unavailable { what: "cannot use restartable sequences".into(), why: e.to_string(), fix }
 }

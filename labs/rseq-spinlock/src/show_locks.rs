@@ -121,6 +121,7 @@ fn tell(s: &mut Session, threads: usize, outcomes: &[(&str, Outcome)]) {
     {
         let fairest = match threads {
             1 => String::new(),
+            _ if fair.1.fairness() < 0.01 => " Fair: **none**, in so short a time.".into(),
             _ => format!(" Fairest: **{}** ({:.2}).", fair.0, fair.1.fairness()),
         };
         s.say(format!(

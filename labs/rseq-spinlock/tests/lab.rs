@@ -112,6 +112,36 @@ fn one_cpu_is_enough() {
     }
 }
 
+/// Someone else confines its threads to one CPU and lets them go, over and over, as a changing cpuset does.
+#[test]
+fn a_changing_affinity_costs_no_increment() {
+    let _dog = watchdog(60);
+    rseq!();
+    let cpus = cpus::allowed().expect("affinity");
+    let mut child = command(&["--json", "--quick"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the lab's own binary starts");
+    let tasks = format!("/proc/{}/task", child.id());
+    let mut turn = 0;
+    while child.try_wait().expect("it is ours").is_none() {
+        let threads = std::fs::read_dir(&tasks).into_iter().flatten().flatten();
+        for thread in threads.filter_map(|t| t.file_name().to_str()?.parse().ok()) {
+            turn += 1;
+            // It may have ended meanwhile.
+            let _ = cpus::pin(nix::unistd::Pid::from_raw(thread), cpus[turn % cpus.len()]);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let output = child.wait_with_output().expect("it has ended");
+    assert_eq!(output.status.code(), Some(0));
+    let run = json(&output);
+    let exact = run["checks"].as_array().expect("checks").iter().find(|c| c["name"] == "rseq_exact");
+    assert_eq!(exact.map(|c| &c["ok"]), Some(&true.into()));
+    assert!(turn > 0);
+}
+
 #[test]
 fn a_cpu_that_is_not_ours_is_an_error_with_its_number() {
     let error = cpus::pin(cpus::ME, 1000).expect_err("no such CPU here");
@@ -137,7 +167,7 @@ fn without_rseq_it_says_so_and_what_would_help() {
     let mut command = command(&["--quick"]);
     let output = match sys::without_rseq(&mut command).output() {
         Ok(output) => output,
-        Err(e) => kit::skip!("seccomp", "{e}"),
+        Err(e) => kit::skip!("rseq", "no seccomp filter can hide it: {e}"),
     };
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(4), "{stderr}");

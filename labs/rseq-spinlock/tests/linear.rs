@@ -172,7 +172,7 @@ fn histories_of_two_threads_on_one_cpu_are_linearizable() {
     }
     let shared = SHARED.get_or_init(Shared::new);
     let until = Instant::now() + TIME;
-    let (rounds, overlaps) = std::thread::scope(|s| {
+    let (rounds, _) = std::thread::scope(|s| {
         let other = s.spawn(move || {
             cpus::pin(cpus::ME, cpus::allowed().expect("affinity")[0]).expect("allowed");
             while Instant::now() < until {
@@ -192,7 +192,8 @@ fn histories_of_two_threads_on_one_cpu_are_linearizable() {
         });
         rounds(shared, until)
     });
-    println!("{rounds} rounds, {overlaps} with an operation inside another");
+    // How often it comes in the middle is up to the scheduler: some hundred times a second. Without rseq, histories go
+    // wrong within the half second.
     assert!(rounds > 0);
 }
 

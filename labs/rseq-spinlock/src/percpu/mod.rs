@@ -50,8 +50,8 @@ fn last_cpu(list: &str) -> Option<usize> {
 /// No rseq, or `mm_cid` is asked for and the kernel does not keep it (before Linux 6.3).
 pub fn usable<I: Index>() -> Result<Thread, RseqError> {
     let thread = Thread::current()?;
-    let needs = I::FIELD as u32 + 4;
-    if thread.place().kept < needs { Err(RseqError::TooSmall(thread.place().kept)) } else { Ok(thread) }
+    thread.place().keeps(I::FIELD as u32 + 4)?;
+    Ok(thread)
 }
 
 /// Slots for `n` indices.

@@ -56,9 +56,14 @@ pub enum RseqError {
     /// Someone else has registered an area for this thread and does not say where (EINVAL, EBUSY, EPERM).
     #[error("another library has registered rseq for this thread and does not say where: {0}")]
     Taken(SysError),
-    /// The registered area is too small for `cpu_id` and `rseq_cs`, in bytes.
-    #[error("rseq is registered with {0} bytes; critical sections need the first 16")]
-    TooSmall(u32),
+    /// The kernel keeps less of the area than is asked for: 16 bytes for `cpu_id` and `rseq_cs`, 28 for `mm_cid`.
+    #[error("the kernel keeps {kept} bytes of the rseq area up to date; this needs the first {needs}")]
+    TooSmall {
+        /// Bytes that it keeps.
+        kept: u32,
+        /// Bytes that are needed.
+        needs: u32,
+    },
     /// glibc has an area, but the kernel does not keep it for this thread: `cpu_id` is negative.
     #[error(
         "glibc's rseq area is not registered for this thread (cpu_id {0}): old kernel, or a seccomp filter"
@@ -84,6 +89,17 @@ pub struct Place {
     pub offset: isize,
     /// How many bytes of it the kernel keeps up to date: 20, 28 with `mm_cid`, 32 with `slice_ctrl`.
     pub kept: u32,
+}
+
+impl Place {
+    /// Whether the kernel keeps the first `needs` bytes.
+    ///
+    /// # Errors
+    /// [`RseqError::TooSmall`].
+    pub fn keeps(self, needs: u32) -> Result<(), RseqError> {
+        let kept = self.kept;
+        if kept < needs { Err(RseqError::TooSmall { kept, needs }) } else { Ok(()) }
+    }
 }
 
 /// Offset of the area for [`cpu_hint`]; 0 until known (the thread control block itself is there).
@@ -120,9 +136,7 @@ impl Thread {
     pub fn current() -> Result<Self, RseqError> {
         static PLACE: OnceLock<Place> = OnceLock::new();
         let place = *PLACE.get_or_init(find);
-        if place.kept < 16 {
-            return Err(RseqError::TooSmall(place.kept));
-        }
+        place.keeps(RSEQ_CS as u32 + 8)?;
         let thread = Self { place, _stays: PhantomData };
         if place.origin == Origin::Own && thread.area().cpu_id.load(Ordering::Relaxed) as i32 == -1 {
             register(thread.area())?;
@@ -311,6 +325,18 @@ mod tests {
         assert_eq!(kept(20, 28), 28);
         assert_eq!(kept(32, 28), 28);
         assert_eq!(kept(33, 64), 33);
+    }
+
+    /// No kernel registers less than 32 bytes (EINVAL); how much it keeps of them is what varies.
+    #[test]
+    fn an_area_that_is_kept_in_part_serves_in_part() {
+        let keeps = |kept, needs| Place { origin: Origin::Glibc, offset: 8, kept }.keeps(needs);
+        let (section, cid) = (RSEQ_CS as u32 + 8, MM_CID as u32 + 4);
+        assert_eq!(keeps(20, section), Ok(()));
+        assert_eq!(keeps(28, cid), Ok(()));
+        assert_eq!(keeps(20, cid), Err(RseqError::TooSmall { kept: 20, needs: 28 }));
+        let told = keeps(8, section).expect_err("rseq_cs is beyond").to_string();
+        assert!(told.contains("8 bytes") && told.contains("first 16"), "{told}");
     }
 
     #[test]
