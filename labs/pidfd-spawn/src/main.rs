@@ -1,17 +1,22 @@
 //! Why is a PID not a handle, and what is? Arguments and narration; the mechanism is in the library.
 
+#[cfg(target_arch = "x86_64")]
 mod show_getfd;
+#[cfg(target_arch = "x86_64")]
 mod show_race;
+#[cfg(target_arch = "x86_64")]
 mod show_rss;
+#[cfg(target_arch = "x86_64")]
 mod show_supervise;
+#[cfg(target_arch = "x86_64")]
 mod show_wait;
+#[cfg(target_arch = "x86_64")]
 mod show_ways;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use kit::Session;
-use pidfd_spawn::{evidence, handover, supervise};
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Options of this lab")]
@@ -37,9 +42,22 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    match part() {
+        None => kit::main!(run),
+        Some(Ok(())) => ExitCode::SUCCESS,
+        Some(Err(why)) => {
+            complain(&why);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What this program is when it runs itself as another process; `None`: it is the lab.
+#[cfg(target_arch = "x86_64")]
+fn part() -> Option<Result<(), String>> {
+    use pidfd_spawn::{evidence, handover, supervise};
     let args: Vec<_> = std::env::args_os().skip(1).collect();
-    // What this program is when it runs itself as another process.
-    let part = match args.as_slice() {
+    Some(match args.as_slice() {
         [first, file, root] if first == supervise::INNER => {
             supervise::guard::inner(file.as_ref(), root.as_ref())
         }
@@ -47,15 +65,13 @@ fn main() -> ExitCode {
             evidence::std_once(how == "pre_exec").map_err(|e| e.to_string())
         }
         [first] if first == handover::OLD_SERVER => handover::old_server().map_err(|e| e.to_string()),
-        _ => return kit::main!(run),
-    };
-    match part {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            complain(&why);
-            ExitCode::FAILURE
-        }
-    }
+        _ => return None,
+    })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn part() -> Option<Result<(), String>> {
+    None
 }
 
 /// For a part of ours that runs as another process: its errors, on its standard error.
@@ -64,6 +80,17 @@ fn complain(why: &str) {
     let _ = writeln!(std::io::stderr(), "{why}");
 }
 
+#[cfg(not(target_arch = "x86_64"))]
+fn run(_: &mut Session, _: &Options) -> anyhow::Result<()> {
+    Err(kit::Unavailable {
+        what: "this lab enters the kernel by hand, on x86-64 only".into(),
+        why: format!("this machine is {}", std::env::consts::ARCH),
+        fix: vec!["run it on an x86-64 machine".into()],
+    }
+    .into())
+}
+
+#[cfg(target_arch = "x86_64")]
 fn run(s: &mut Session, o: &Options) -> anyhow::Result<()> {
     let views = [o.ways, o.wait, o.getfd, o.supervise.is_some(), o.rss].iter().filter(|v| **v).count();
     if views > 1 {
@@ -86,6 +113,7 @@ fn run(s: &mut Session, o: &Options) -> anyhow::Result<()> {
 }
 
 /// A thousand children are a thousand pidfds: the soft limit of many systems is 1024.
+#[cfg(target_arch = "x86_64")]
 fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kit::{Lane, Lanes, Session, Span, Table, cleanup};
 use nix::sys::signal::Signal;
-use pidfd_spawn::supervise::config::{self, Config};
+use pidfd_spawn::supervise::config::{self, Config, Restart};
 use pidfd_spawn::supervise::event::{Event, What};
 use pidfd_spawn::supervise::guard::{self, Guard};
 use pidfd_spawn::supervise::soak;
@@ -39,6 +39,12 @@ pub fn tell(s: &mut Session, file: Option<&Path>, soak: Option<usize>) -> anyhow
     };
     let path = file.or(bundled.as_ref().map(|b| b.path.as_path())).unwrap_or(Path::new(""));
     let config = Config::read(path).map_err(|e| kit::Usage(e.to_string()))?;
+    let lasts =
+        |c: &Config| c.run_for_ms.is_none() && c.services.iter().all(|s| s.restart == Restart::Always);
+    if soak.is_some() && !lasts(&config) {
+        let why = "--soak wants services that are always restarted: no run_for_ms, restart = \"always\"";
+        return Err(kit::Usage(why.into()).into());
+    }
     s.step_at("Start the services, each in a cgroup of its own", guard::HERE);
     let guard = Guard::start(&crate::show_race::program()?, path)?;
     let interrupted = Arc::new(AtomicBool::new(false));

@@ -73,7 +73,7 @@ fn thousand(s: &mut Session) -> anyhow::Result<()> {
         }
     }
     s.table(table);
-    s.say("The time is that of a thousand exits; the calls are what the loop costs you.");
+    s.say(format!("The time is that of {count} exits; the calls are what the loop costs you."));
     Ok(())
 }
 
@@ -98,6 +98,7 @@ fn exits(s: &mut Session) -> anyhow::Result<()> {
     }
     s.table(table);
     s.say("waitid has a fifth argument that libc hides: with it, one call reaps and accounts.");
+    s.say("The peak may be ours: a child that shares our memory until exec takes our peak over.");
     Ok(())
 }
 
@@ -120,7 +121,6 @@ fn afterwards(s: &mut Session) -> anyhow::Result<()> {
 fn more(s: &mut Session) -> anyhow::Result<()> {
     s.step_at("What else a pidfd can do", pidfd::HERE);
     let mut table = Table::new(["feature", "here"]);
-    let told = |r: Result<String, kit::SysError>| r.unwrap_or_else(|e| format!("no: {}", e.symbol()));
     let child = Spawn::new("sleep").arg("1000").parent_death(Signal::SIGKILL).spawn()?;
     let other = Spawn::new("sleep").arg("1000").parent_death(Signal::SIGKILL).spawn()?;
     let again = PidFd::open(child.pid(), 0)?;
@@ -136,17 +136,17 @@ fn more(s: &mut Session) -> anyhow::Result<()> {
         told(signal_self(None).and(signal_self_thread(None)).map(|()| "signals without opening".into())),
     ]);
     let thread = std::thread::scope(|scope| {
-        let (tell, told) = std::sync::mpsc::channel();
+        let (tell, tid) = std::sync::mpsc::channel();
         let (hold, held) = std::sync::mpsc::channel::<()>();
         scope.spawn(move || {
             let _ = tell.send(nix::unistd::gettid().as_raw());
             let _ = held.recv();
         });
-        let opened = PidFd::open_thread(told.recv().unwrap_or(0));
+        let opened = PidFd::open_thread(tid.recv().unwrap_or(0));
         drop(hold);
         opened.map(|_| "a pidfd for one thread".to_owned())
     });
-    table.push(["PIDFD_THREAD".to_owned(), self::told(thread)]);
+    table.push(["PIDFD_THREAD".to_owned(), told(thread)]);
     let heap = first_mapping(child.pid());
     let cold = heap.map_or_else(
         || Err(kit::SysError::new("no mapping found", 0)),

@@ -1,4 +1,5 @@
 //! The race, waiting, and what else a pidfd can do.
+#![cfg(target_arch = "x86_64")]
 
 mod common;
 
@@ -243,7 +244,7 @@ fn a_pids_limit_refuses_cleanly() {
     let group =
         std::path::PathBuf::from(format!("/sys/fs/cgroup/pids/pidfd-spawn-test-{}", std::process::id()));
     if let Err(e) = std::fs::create_dir(&group) {
-        kit::skip!("cgroup1.pids", "{e}");
+        kit::skip!("cgroup1", "{e}");
     }
     let _alone = common::alone();
     let tasks = group.clone();
@@ -342,4 +343,48 @@ fn what_is_no_cgroup_is_refused_and_nothing_started() {
             other => panic!("{way}: {other:?}"),
         }
     });
+}
+
+/// Of a removed group there is nothing to join; a write to somebody else's group is not for us.
+#[test]
+fn a_cgroup_that_cannot_be_joined_refuses_cleanly() {
+    let _dog = watchdog(30);
+    let refused =
+        |way: Option<Way>, group: &dyn Fn(Spawn<'_>) -> Result<Child, SpawnError>, errno: &[i32]| {
+            let spawn = Spawn::new("true");
+            match group(way.map_or(spawn, |way| Spawn::new("true").way(way))) {
+                Err(SpawnError::Create { source, .. }) => {
+                    assert!(errno.contains(&source.errno), "{way:?}: {source}")
+                }
+                other => panic!("{way:?}: {other:?}"),
+            }
+        };
+    let _alone = common::alone();
+    let ways = [Some(Way::Fork), Some(Way::Vfork), Some(Way::Clone3), None];
+    let own = match cgroup::own() {
+        Ok(own) => own,
+        Err(e) => kit::skip!("cgroup2", "{e}"),
+    };
+    {
+        // As "nobody", for the checks of permission alone: in a thread of its own, for it stays so.
+        let dir = File::open(&own).unwrap();
+        let nobody = std::thread::scope(|s| {
+            s.spawn(|| {
+                nix::unistd::setfsuid(65534.into());
+                ways.map(|way| refused(way, &|spawn| spawn.cgroup(&dir).spawn(), &[libc::EACCES]))
+            })
+            .join()
+        });
+        nobody.unwrap();
+    }
+    let name = format!("pidfd-spawn-test-{}-removed", std::process::id());
+    match Cgroup::create(&own, &name) {
+        Ok(group) => {
+            std::fs::remove_dir(group.path()).unwrap();
+            let gone = [libc::ENODEV, libc::ENOENT];
+            let _ = ways.map(|way| refused(way, &|spawn| spawn.cgroup(&group).spawn(), &gone));
+        }
+        Err(e) => kit::skip!("cgroup2", "{e}"),
+    }
+    assert_eq!(common::children(), Vec::<i32>::new());
 }

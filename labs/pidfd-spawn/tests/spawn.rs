@@ -1,4 +1,5 @@
 //! Every way of creating a process, held to the same rules.
+#![cfg(target_arch = "x86_64")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The supervisor: a test program with one test, for the guard takes all children of its process as its own.
+#![cfg(target_arch = "x86_64")]
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -69,6 +70,37 @@ fn a_service_that_cannot_start_is_told_and_tried_again(dir: &tempfile::TempDir) 
     assert!(all.iter().filter(failed).count() >= 2, "{all:?}");
 }
 
+/// Its descriptor closes before it has ended: that is not "ready", and the next one does not start.
+fn a_service_that_dies_before_it_is_ready_was_not_ready(dir: &tempfile::TempDir) {
+    let text = "[[service]]\nname = 'a'\nrun = ['false']\nready_fd = 4\nbackoff_ms = 5\nbackoff_max_ms = 5\n
+        [[service]]\nname = 'b'\nrun = ['sleep', '1000']";
+    let guard = Guard::start(Path::new(PROGRAM), &file(dir, text)).unwrap();
+    let all = events(&guard, |all| all.iter().filter(|e| matches!(e.1, What::Ended(_))).count() == 20);
+    guard.finish().unwrap();
+    assert!(all.iter().all(|e| e.1 != What::Ready), "{all:?}");
+    assert!(all.iter().all(|e| e.0 != "b" || e.1 == What::Down), "{all:?}");
+}
+
+/// The first one is never ready again after its first time; the second one is restarted all the same.
+fn a_restart_does_not_wait_for_the_ones_before(dir: &tempfile::TempDir) {
+    let flag = dir.path().join("flag");
+    let once = format!("test -e {0} && exec sleep 1000; : >{0}; echo up >&4; sleep 0.05", flag.display());
+    let text = format!(
+        "[[service]]\nname = 'a'\nrun = ['sh', '-c', '{once}']\nready_fd = 4\nbackoff_ms = 5\n
+        [[service]]\nname = 'b'\nrun = ['sleep', '0.1']\nbackoff_ms = 5\nbackoff_max_ms = 5"
+    );
+    let guard = Guard::start(Path::new(PROGRAM), &file(dir, &text)).unwrap();
+    let began = |all: &[(String, What)], name: &str| {
+        all.iter().filter(|e| e.0 == name && matches!(e.1, What::Started { .. })).count()
+    };
+    let all = events(&guard, |all| {
+        let again = all.iter().rposition(|e| e.0 == "a" && matches!(e.1, What::Started { .. }));
+        began(all, "a") == 2 && again.is_some_and(|at| began(&all[at..], "b") >= 3)
+    });
+    guard.finish().unwrap();
+    assert!(matches!(all.last(), Some((_, What::Done(_)))), "{all:?}");
+}
+
 fn a_thousand_kills_lose_nothing(dir: &tempfile::TempDir) {
     let (count, kills) = (20, 1000);
     let guard = Guard::start(Path::new(PROGRAM), &file(dir, &soak::services(count))).unwrap();
@@ -129,6 +161,8 @@ fn the_supervisor() {
     let dir = tempfile::tempdir().unwrap();
     demo_shows_every_kind_of_trouble(&dir);
     a_service_that_cannot_start_is_told_and_tried_again(&dir);
+    a_service_that_dies_before_it_is_ready_was_not_ready(&dir);
+    a_restart_does_not_wait_for_the_ones_before(&dir);
     a_killed_supervisor_leaves_nothing(&dir);
     a_thousand_kills_lose_nothing(&dir);
     a_killed_guard_leaves_nothing(&dir);

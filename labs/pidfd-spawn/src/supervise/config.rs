@@ -39,7 +39,7 @@ pub struct Service {
     /// The longest pause, in milliseconds.
     #[serde(default = "default_backoff_max")]
     pub backoff_max_ms: u64,
-    /// A descriptor on which the service writes a line, or which it closes, once it is ready.
+    /// A descriptor on which the service writes anything once it is ready; closing it alone does not count.
     pub ready_fd: Option<i32>,
     /// From SIGTERM to cgroup.kill, in milliseconds.
     #[serde(default = "default_stop")]

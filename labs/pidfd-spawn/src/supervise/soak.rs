@@ -63,9 +63,14 @@ pub fn run(
             let pick = random as usize % live.len();
             let name = live.keys().nth(pick).cloned().unwrap_or_default();
             if let Some(victim) = live.remove(&name) {
-                victim.signal(Signal::SIGKILL)?;
-                soak.kills += 1;
-                tick();
+                match victim.signal(Signal::SIGKILL) {
+                    Ok(()) => {
+                        soak.kills += 1;
+                        tick();
+                    }
+                    Err(e) if e.errno == libc::ESRCH => {} // it went by itself
+                    Err(e) => return Err(e),
+                }
             }
         }
         let wait = if live.is_empty() || done { Duration::from_secs(20) } else { Duration::ZERO };

@@ -49,6 +49,8 @@ struct Unit {
     started: Instant,
     /// Failures in a row.
     failures: u32,
+    /// Whether it has ever been ready.
+    was_ready: bool,
 }
 
 /// The running supervisor.
@@ -100,6 +102,7 @@ impl Supervisor {
             cgroup: None,
             started: now,
             failures: 0,
+            was_ready: false,
         };
         let units = config.services.into_iter().map(unit).collect();
         Ok(Self { units, events, began: now, epoll, signals, root, starts: 0, stopping: false, until })
@@ -154,19 +157,16 @@ impl Supervisor {
             self.stop_next(now);
             return;
         }
+        let mut all_ready = true;
         for i in 0..self.units.len() {
             match self.units[i].state {
-                State::Queued => {
-                    self.start(i);
-                    // The next one waits for this one to be ready.
-                    if matches!(self.units[i].state, State::Starting) {
-                        return;
-                    }
-                }
-                State::Starting => return,
+                State::Queued if all_ready => self.start(i),
                 State::Pause(at) if at <= now => self.start(i),
                 _ => {}
             }
+            // The first start waits for the ones before; a restart does not.
+            let unit = &self.units[i];
+            all_ready &= unit.was_ready || matches!(unit.state, State::Down);
         }
     }
 
@@ -180,11 +180,13 @@ impl Supervisor {
         };
         match unit.state {
             State::Stopping(at) if at <= now => {
-                // Without a cgroup, at least the process group.
-                let _ = unit.cgroup.as_ref().map_or_else(
-                    || child.pidfd().signal_group(Signal::SIGKILL).or_else(|_| child.signal(Signal::SIGKILL)),
-                    Cgroup::kill,
-                );
+                // Without a cgroup, or one that cannot kill, at least the process group.
+                let by_group =
+                    || child.pidfd().signal_group(Signal::SIGKILL).or_else(|_| child.signal(Signal::SIGKILL));
+                let _ = match &unit.cgroup {
+                    Some(group) => group.kill().or_else(|_| by_group()),
+                    None => by_group(),
+                };
                 unit.state = State::Forced;
                 self.tell(Some(i), What::Forced, None);
             }
@@ -255,6 +257,7 @@ impl Supervisor {
             unit.state = State::Starting;
         } else {
             unit.state = State::Up;
+            unit.was_ready = true;
         }
         unit.started = Instant::now();
         let handle = child.pidfd().try_clone().ok();
@@ -267,17 +270,16 @@ impl Supervisor {
         Ok(())
     }
 
-    /// The service wrote to its descriptor or closed it.
+    /// The service wrote to its descriptor: ready. Closed without a word, it is not: it may be dying, and a
+    /// descriptor closes before the process has ended.
     fn got_ready(&mut self, i: usize) {
         let unit = &mut self.units[i];
         let Some(fd) = unit.ready.take() else { return };
         let _ = self.epoll.delete(&fd);
-        let mut byte = [0];
-        let wrote = matches!(File::from(fd).read(&mut byte), Ok(1));
-        if matches!(unit.state, State::Starting)
-            && (wrote || unit.child.as_ref().is_some_and(|c| c.pidfd().exists()))
-        {
+        let wrote = matches!(File::from(fd).read(&mut [0]), Ok(1));
+        if wrote && matches!(unit.state, State::Starting) {
             unit.state = State::Up;
+            unit.was_ready = true;
             self.tell(Some(i), What::Ready, None);
         }
     }
