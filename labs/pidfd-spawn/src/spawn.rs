@@ -128,7 +128,7 @@ impl<'fd> Spawn<'fd> {
         self
     }
 
-    /// The signal it gets when the *thread* that spawned it ends (by a zygote: that started the zygote).
+    /// The signal it gets when the *thread* that spawned it ends; by a zygote: that started the zygote.(by a zygote: that started the zygote).
     #[must_use]
     #[doc(alias = "PR_SET_PDEATHSIG")]
     pub fn parent_death(mut self, signal: Signal) -> Self {
