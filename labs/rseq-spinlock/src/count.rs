@@ -12,8 +12,8 @@ use nix::unistd::{Pid, gettid};
 use crate::cpus;
 use crate::percpu::{Counter, possible_cpus, usable};
 use crate::sys::rseq::{RseqError, Thread};
-use crate::sys::sections::{ByCid, ByCpu, Index, Try};
-use crate::sys::{membarrier, signal};
+use crate::sys::sections::{ByCid, ByCpu, Try};
+use crate::sys::{child, membarrier, signal};
 
 /// How to count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -302,27 +302,33 @@ fn on_two(cpus: [usize; 2], n: u32, add: impl Fn(Thread) + Sync) -> Result<f64, 
     Ok((a? + b?) / 2.0)
 }
 
-/// How many slots a process with `threads` threads that take turns touches, by CPU and by concurrency id.
+/// How many slots a process with one thread touches that counts on every CPU it may use: by CPU, and by concurrency id.
+///
+/// It is a child of ours: a second thread, even a sleeping one, may bring a second id. None if it cannot be told.
 ///
 /// # Errors
-/// No rseq, or no `mm_cid`.
-pub fn slots_used(threads: usize) -> Result<(usize, usize), CountError> {
+/// No rseq, or no `mm_cid`; sched_getaffinity(2).
+pub fn slots_used() -> Result<Option<(u8, u8)>, CountError> {
     usable::<ByCid>()?;
-    let n = possible_cpus();
-    let (cpu, cid) = (Counter::<ByCpu>::new(n), Counter::<ByCid>::new(n));
-    std::thread::scope(|s| {
-        for _ in 0..threads {
-            s.spawn(|| count_both(&cpu, &cid));
-        }
-    });
-    Ok((cpu.used(), cid.used()))
+    let cpus = cpus::allowed()?;
+    let used = |by_cid| {
+        let n = possible_cpus();
+        let (cpu, cid) = (Counter::<ByCpu>::new(n), Counter::<ByCid>::new(n));
+        child::fork_and_count(|| {
+            roam(&cpu, &cid, &cpus);
+            u8::try_from(if by_cid { cid.used() } else { cpu.used() }).unwrap_or(u8::MAX)
+        })
+    };
+    Ok(used(false).zip(used(true)))
 }
 
-fn count_both<I: Index, J: Index>(cpu: &Counter<I>, cid: &Counter<J>) {
+fn roam(by_cpu: &Counter<ByCpu>, by_cid: &Counter<ByCid>, cpus: &[usize]) {
     let Ok(thread) = Thread::current() else { return };
-    for _ in 0..1000 {
-        cpu.add(thread);
-        cid.add(thread);
-        std::thread::yield_now();
+    for &there in cpus {
+        // One that a cpuset has taken away meanwhile is left out.
+        if cpus::pin(cpus::ME, there).is_ok() {
+            by_cpu.add(thread);
+            by_cid.add(thread);
+        }
     }
 }

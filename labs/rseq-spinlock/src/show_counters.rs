@@ -34,11 +34,12 @@ fn meet(s: &mut Session, thread: Thread) {
             .row(["mm_cid", &cid]),
     );
     s.say("The kernel writes the CPU number there **whenever it has moved us**: knowing it costs one load.");
-    if let Ok((by_cpu, by_cid)) = slots_used(1) {
-        s.metric("slots_by_cpu", "1", by_cpu as f64);
-        s.metric("slots_by_cid", "1", by_cid as f64);
+    if let Ok(Some((by_cpu, by_cid))) = slots_used() {
+        s.metric("slots_by_cpu", "1", f64::from(by_cpu));
+        s.metric("slots_by_cid", "1", f64::from(by_cid));
         s.say(format!(
-            "mm_cid numbers what runs at once: slots used by one thread that roams: {by_cpu} by CPU, **{by_cid}** by id."
+            "mm_cid numbers what can run at once. A process with one thread that visits every CPU uses {by_cpu} slots by CPU \
+             and **{by_cid}** by id."
         ));
     }
     super::slice(s, thread);

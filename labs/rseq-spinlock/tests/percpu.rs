@@ -115,9 +115,9 @@ fn concurrency_ids_are_dense() {
     if let Err(e) = usable::<ByCid>() {
         kit::skip!("rseq.mm_cid", "{e}");
     }
-    // One thread at a time in a process of few threads; ids stay below the number of threads that are alive.
-    let (_, cids) = slots_used(3).expect("usable");
-    assert!(cids <= possible_cpus());
+    let (by_cpu, by_cid) = slots_used().expect("usable").expect("a process more");
+    assert_eq!(usize::from(by_cpu), cpus::allowed().expect("affinity").len().min(255));
+    assert!(by_cid <= by_cpu);
 }
 
 #[test]

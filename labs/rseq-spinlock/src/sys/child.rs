@@ -66,15 +66,20 @@ impl Drop for Traced {
 
 /// Forks, and has the child say whether all is well. May be called in a signal handler: allocates nothing.
 pub fn fork_and_check(check: fn() -> bool) -> bool {
-    // SAFETY: the child calls `check`, which keeps to async-signal-safe functions, and leaves by _exit.
-    match unsafe { fork() } {
+    fork_and_count(|| u8::from(!check())) == Some(0)
+}
+
+/// Forks, and has the child, which has one thread, count something; None if it could not. `count` must not allocate
+/// or lock: another thread of the parent may have held the allocator's lock.
+pub fn fork_and_count(count: impl FnOnce() -> u8) -> Option<u8> {
+    // SAFETY: the child calls `count`, which keeps to async-signal-safe functions, and leaves by _exit.
+    match unsafe { fork() }.ok()? {
         // SAFETY: ends this process without running the parent's exit handlers.
-        Ok(ForkResult::Child) => unsafe { libc::_exit(i32::from(!check())) },
-        Ok(ForkResult::Parent { child }) => {
-            let status = waitpid(child, Some(WaitPidFlag::__WALL));
-            matches!(status, Ok(WaitStatus::Exited(_, 0)))
-        }
-        Err(_) => false,
+        ForkResult::Child => unsafe { libc::_exit(count().into()) },
+        ForkResult::Parent { child } => match waitpid(child, Some(WaitPidFlag::__WALL)) {
+            Ok(WaitStatus::Exited(_, count)) => u8::try_from(count).ok(),
+            _ => None,
+        },
     }
 }
 
