@@ -5,7 +5,7 @@
 
 #![allow(missing_docs, reason = "test")]
 
-#[path = "support/shared.rs"]
+#[path = "support/sys/shared.rs"]
 mod shared;
 
 use std::sync::atomic::{AtomicU64, Ordering};
