@@ -45,7 +45,7 @@ pub fn tell(s: &mut Session, file: Option<&Path>, soak: Option<usize>) -> anyhow
         let why = "--soak wants services that are always restarted: no run_for_ms, restart = \"always\"";
         return Err(kit::Usage(why.into()).into());
     }
-    s.step_at("Start the services, each in a cgroup of its own", guard::HERE);
+    s.step_at("Start the services, in order", guard::HERE);
     let guard = Guard::start(&crate::show_race::program()?, path)?;
     let interrupted = Arc::new(AtomicBool::new(false));
     let _stop = stop_on_ctrl_c(&guard, Arc::clone(&interrupted))?;
@@ -159,7 +159,7 @@ fn words(what: &What) -> String {
         What::LeftOver(n) => format!("processes left behind: {n}; killed with the cgroup"),
         What::Backoff(ms) => format!("again in {ms} ms"),
         What::Stopping => "SIGTERM".into(),
-        What::Forced => "did not stop in time: cgroup.kill".into(),
+        What::Forced => "did not stop in time: killed".into(),
         What::Down => "down".into(),
         What::Adopted(pid) => format!("adopted orphan {pid}, reaped"),
         What::Done(n) => format!("all is stopped; {n} swept up"),

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use kit::{Predict, Session, Table};
 use nix::fcntl::OFlag;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 use pidfd_spawn::pidfd::{PidFd, signal_self, signal_self_thread};
 use pidfd_spawn::process::Child;
@@ -27,7 +28,9 @@ pub fn tell(s: &mut Session) -> anyhow::Result<()> {
 }
 
 fn thousand(s: &mut Session) -> anyhow::Result<()> {
-    let count = if s.quick() { 100 } else { 1000 };
+    // Each child is a descriptor here.
+    let room = getrlimit(Resource::RLIMIT_NOFILE).map_or(1000, |(soft, _)| soft.saturating_sub(64) as usize);
+    let count = room.max(1).min(if s.quick() { 100 } else { 1000 });
     s.param("children", count);
     s.step_at(format!("Wait for {count} children in one loop"), wait::HERE);
     s.predict(Predict::new(

@@ -133,6 +133,23 @@ fn no_descriptor_leaks_while_others_open_and_spawn() {
     });
 }
 
+/// The control: std's child shows what is looked for.
+#[test]
+fn what_std_lets_through_is_kept_out() {
+    let _dog = watchdog(30);
+    each_way(|way, base| {
+        let inheritable = nix::unistd::dup(File::open("/dev/null").unwrap()).unwrap();
+        let number = inheritable.as_raw_fd().to_string();
+        let sees = |list: &str| list.split_whitespace().any(|n| n == number);
+        // Read by path, without a descriptor of the shell's own that might have the same number.
+        let script = format!("test -e /proc/self/fd/{number} && echo {number}");
+        let theirs = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert!(sees(&String::from_utf8_lossy(&theirs.stdout)), "the control shows nothing");
+        let (ours, _) = output(|out| base(Spawn::new("sh").args(["-c", &script])).fd(1, out).spawn());
+        assert!(!sees(&ours), "{way}");
+    });
+}
+
 #[test]
 fn session_group_mask_and_signals() {
     let _dog = watchdog(30);
