@@ -24,9 +24,12 @@ use nix::sys::signal::SigSet;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use crate::Error;
+use crate::part::Part;
 
 /// The setting.
 pub const CORE_PATTERN: &str = "/proc/sys/kernel/core_pattern";
+/// Our files beside the cores: what the pattern names.
+const HELPERS: [&str; 2] = [".handler", ".socket"];
 /// The kernel keeps at most this many bytes of it (`CORENAME_MAX_SIZE`, less the end).
 const MAX_PATTERN: usize = 127;
 
@@ -119,6 +122,10 @@ fn guarded(new: &str) -> Result<(), Error> {
     let now = fs::read_to_string(CORE_PATTERN).unwrap_or_default();
     if now.trim_end() == new {
         fs::write(CORE_PATTERN, &old).map_err(SysError::io(format!("write({CORE_PATTERN})")))?;
+    }
+    // Also when our parent was killed: what the pattern named is of no use to anybody now.
+    if let Some(helper) = helper_of(new) {
+        let _ = fs::remove_file(helper);
     }
     drop(lock);
     Ok(())
@@ -226,14 +233,21 @@ impl Drop for Collector {
     }
 }
 
+/// The file of ours that a pattern names: `|/dir/.handler …` or `@/dir/.socket`.
+fn helper_of(pattern: &str) -> Option<&Path> {
+    let path = Path::new(pattern.get(1..)?.split(' ').next()?);
+    HELPERS.iter().any(|h| path.ends_with(h)).then_some(path)
+}
+
 fn remove_helpers(dir: &Path) {
-    for name in [".handler", ".socket"] {
+    for name in HELPERS {
         let _ = fs::remove_file(dir.join(name));
     }
 }
 
 fn cores_in(dir: &Path) -> Vec<PathBuf> {
     let name = |p: &PathBuf| p.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"core."));
+    // A file system without O_TMPFILE shows cores that are being written.
     let whole = |p: &PathBuf| p.extension().is_some_and(|e| e != "part");
     fs::read_dir(dir)
         .into_iter()
@@ -250,12 +264,8 @@ fn cores_in(dir: &Path) -> Vec<PathBuf> {
 /// # Errors
 /// What the file system refuses.
 pub fn store(mut from: impl Read, dir: &Path, pid: i32) -> Result<Collected, Error> {
-    use std::os::unix::fs::OpenOptionsExt;
     let path = dir.join(format!("core.{pid}"));
-    let part = dir.join(format!("core.{pid}.part"));
-    let mut options = File::options();
-    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    let file = options.open(&part).map_err(SysError::io(format!("open({})", part.display())))?;
+    let part = Part::create(&path)?;
     let mut bytes = 0;
     let mut buffer = vec![0; 1 << 16];
     loop {
@@ -263,7 +273,7 @@ pub fn store(mut from: impl Read, dir: &Path, pid: i32) -> Result<Collected, Err
             Ok(0) => break,
             Ok(n) => {
                 if buffer[..n].iter().any(|b| *b != 0) {
-                    file.write_all_at(&buffer[..n], bytes).map_err(SysError::io("pwrite(core)"))?;
+                    part.file.write_all_at(&buffer[..n], bytes).map_err(SysError::io("pwrite(core)"))?;
                 }
                 bytes += n as u64;
             }
@@ -271,7 +281,7 @@ pub fn store(mut from: impl Read, dir: &Path, pid: i32) -> Result<Collected, Err
             Err(e) => return Err(SysError::io("read(core)")(e).into()),
         }
     }
-    file.set_len(bytes).map_err(SysError::io("ftruncate"))?;
-    fs::rename(&part, &path).map_err(SysError::io("rename"))?;
+    part.file.set_len(bytes).map_err(SysError::io("ftruncate"))?;
+    part.keep()?;
     Ok(Collected { path, pid, bytes })
 }

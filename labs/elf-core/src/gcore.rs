@@ -8,7 +8,6 @@
 //! threads and they go on. What is written follows `/proc/PID/coredump_filter` as far as /proc tells (core(5)).
 
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::marker::PhantomData;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -17,6 +16,7 @@ use kit::SysError;
 
 use crate::Error;
 use crate::maps::{Map, PAGE, read_maps};
+use crate::part::Part;
 use crate::s2_notes::{AUXV, FILE, FPREGSET, PRPSINFO, PRSTATUS, SIGINFO, XSTATE};
 use crate::sys;
 use crate::writer::{Layout, Load, files, note, prpsinfo, prstatus};
@@ -91,7 +91,7 @@ impl Stopped {
         }
     }
 
-    /// Writes the core to `path`, by way of `path.part`.
+    /// Writes the core to `path`, which appears only when it is whole.
     ///
     /// # Errors
     /// What /proc or the file system refuse.
@@ -127,7 +127,7 @@ impl Stopped {
             }
         }
         out.set_len(bytes).map_err(SysError::io("ftruncate"))?;
-        part.keep(path)?;
+        part.keep()?;
         Ok(Written { threads: self.threads.len(), mappings: maps.len(), bytes, data })
     }
 
@@ -291,36 +291,4 @@ fn copy(memory: &File, start: u64, len: u64, out: &File, offset: u64) -> Result<
         }
     }
     Ok(written)
-}
-
-/// The unfinished core: removed unless kept.
-struct Part {
-    file: File,
-    path: std::path::PathBuf,
-}
-
-impl Part {
-    fn create(path: &Path) -> Result<Self, SysError> {
-        use std::os::unix::fs::OpenOptionsExt;
-        let mut name = path.as_os_str().to_owned();
-        name.push(".part");
-        // A core holds whatever the process held: for its owner alone.
-        let mut options = File::options();
-        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-        let open = options.open(&name);
-        let file = open.map_err(SysError::io(format!("open({})", name.display())))?;
-        Ok(Self { file, path: name.into() })
-    }
-
-    fn keep(mut self, path: &Path) -> Result<(), SysError> {
-        self.file.flush().map_err(SysError::io("write"))?;
-        fs::rename(&self.path, path).map_err(SysError::io(format!("rename({})", path.display())))
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        // After `keep` there is nothing of this name.
-        let _ = fs::remove_file(&self.path);
-    }
 }

@@ -41,6 +41,7 @@ pub mod disasm;
 mod error;
 pub mod gcore;
 mod maps;
+mod part;
 pub mod s1_header;
 pub mod s2_notes;
 pub mod s3_process;

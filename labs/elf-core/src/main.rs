@@ -54,7 +54,7 @@ pub struct Options {
     /// Backtraces of all threads
     #[arg(long)]
     bt: bool,
-    /// All of these: with --json, everything as data
+    /// All of these; --core with --json alone means it too
     #[arg(long)]
     all: bool,
     /// How the cost grows with threads and frames

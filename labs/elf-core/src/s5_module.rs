@@ -39,7 +39,7 @@ struct Section {
     name: Vec<u8>,
     address: u64,
     offset: u64,
-    /// 0 where the section has no bytes in the file, or only compressed ones.
+    /// 0 where the section has no bytes in the file.
     size: u64,
     compressed: bool,
 }
@@ -81,6 +81,11 @@ impl Elf {
     /// Whether there are line tables that can be read.
     pub fn has_dwarf(&self) -> bool {
         self.sections.iter().any(|s| s.name == b".debug_info" && !s.compressed && s.size > 0)
+    }
+
+    /// Whether its line tables are compressed (`SHF_COMPRESSED`, `gcc -gz`): such are not read.
+    pub fn has_compressed_dwarf(&self) -> bool {
+        self.sections.iter().any(|s| s.compressed && s.name.starts_with(b".debug_"))
     }
 
     /// The address that the first loaded segment was linked for, rounded down to its page.

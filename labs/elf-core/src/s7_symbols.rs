@@ -53,6 +53,8 @@ struct Table {
 #[derive(Default)]
 struct Names {
     table: Table,
+    /// The file whose line tables are compressed, and so are not read.
+    compressed: Option<PathBuf>,
     lines: Option<Context<Reader>>,
 }
 
@@ -84,6 +86,13 @@ impl<'m> Symbols<'m> {
     /// What a frame is in.
     pub fn frame(&mut self, frame: &Frame) -> Rc<[Place]> {
         self.at(frame.lookup_pc())
+    }
+
+    /// The files met so far whose line tables are compressed: no lines and inlined functions come from them.
+    pub fn compressed(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = self.modules.values().filter_map(|n| n.compressed.clone()).collect();
+        files.sort();
+        files
     }
 
     /// Address and size of the function at `pc`, to disassemble it from its start.
@@ -182,7 +191,12 @@ impl Names {
             table = Table::load(elf, ".dynsym", ".dynstr");
         }
         let debug = split.as_ref().filter(|_| !elf.has_dwarf()).unwrap_or(elf);
-        Self { table, lines: if with_lines && debug.has_dwarf() { lines(debug) } else { None } }
+        let compressed = (!debug.has_dwarf())
+            .then(|| [Some(elf), split.as_ref()].into_iter().flatten().find(|e| e.has_compressed_dwarf()))
+            .flatten()
+            .map(|e| e.path.clone());
+        let lines = if with_lines && debug.has_dwarf() { lines(debug) } else { None };
+        Self { table, compressed, lines }
     }
 }
 

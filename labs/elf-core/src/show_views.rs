@@ -39,10 +39,16 @@ pub fn views(s: &mut Session, o: &Options, core: &mut Core, memory: &Memory) -> 
     ] {
         s.metric(name, name, n as f64);
     }
-    if !o.core.as_ref().is_none_or(|_| core.problems.is_empty()) {
-        problems(s, core);
-    }
+    problems(s, core);
     Ok(())
+}
+
+/// The views that need no argument.
+pub fn all(s: &mut Session, o: &Options, core: &Core, memory: &Memory) {
+    threads(s, core);
+    notes(s, core, memory);
+    maps(s, core, memory);
+    backtraces(s, o, core, memory);
 }
 
 fn threads(s: &mut Session, core: &Core) {
@@ -65,12 +71,8 @@ fn threads(s: &mut Session, core: &Core) {
         }
         if let Some(x) = thread.vectors(&core.source) {
             listing = listing.line(format!("in use   {}", Xstate::names(x.in_use).join(", ")), "");
-            let set = x
-                .ymm
-                .iter()
-                .enumerate()
-                .filter(|(_, v)| v[0] != 0 || v[1] != 0)
-                .take(if s.verbose() > 0 { 16 } else { 2 });
+            let set =
+                x.ymm.iter().enumerate().filter(|(_, v)| v[0] != 0 || v[1] != 0).take(words::most(s, 2));
             for (i, [low, high]) in set {
                 let text = if *high == 0 {
                     format!("   xmm{i:<3} {low:032x}")
@@ -104,7 +106,7 @@ pub fn note_meaning(name: &str) -> &'static str {
 fn notes(s: &mut Session, core: &Core, memory: &Memory) {
     s.step_at("All notes", s2_notes::HERE);
     let mut table = Table::new(["offset", "owner", "type", "bytes", "note"]).right([0, 3]);
-    let most = if s.verbose() > 0 { usize::MAX } else { 40 };
+    let most = words::most(s, 40);
     for note in core.notes.iter().take(most) {
         let cut = if note.len < u64::from(note.said) {
             format!("truncated: {} of {}", note.len, note.said)
@@ -116,7 +118,7 @@ fn notes(s: &mut Session, core: &Core, memory: &Memory) {
         let text = if cut.is_empty() { note_meaning(note.name()).to_owned() } else { cut };
         table.push([
             note.offset.to_string(),
-            words::cut(note.owner.name(), 12),
+            words::cell(note.owner.name(), 12),
             name,
             note.len.to_string(),
             text,
@@ -148,7 +150,7 @@ fn notes(s: &mut Session, core: &Core, memory: &Memory) {
     let (args, env) = core.arguments(memory);
     if !args.is_empty() {
         s.say(format!("From the stack: arguments {args:?}, and {} environment variables.", env.len()));
-        if s.verbose() > 0 {
+        if words::most(s, 0) > 0 {
             s.listing(Listing::text("environment", &env.join("\n")));
         }
     }
@@ -164,20 +166,22 @@ fn notes(s: &mut Session, core: &Core, memory: &Memory) {
 pub fn maps(s: &mut Session, core: &Core, memory: &Memory) {
     s.step_at("Mappings, and who has their bytes", s4_memory::HERE);
     let mut table = Table::new(["start", "bytes", "perm", "in core", "file"]).right([0, 1, 3]);
-    let most = if s.verbose() > 0 { usize::MAX } else { 60 };
+    let most = words::most(s, 60);
+    let exact = words::for_programs();
+    let size = |n: u64| if exact { n.to_string() } else { words::size(n) };
     for m in memory.segments().iter().take(most) {
-        let file = core
-            .process
-            .file_at(m.vaddr)
-            .map(|f| format!("{}+{:#x}", f.path.file_name().unwrap_or_default().display(), f.offset));
+        let file = core.process.file_at(m.vaddr).map(|f| {
+            let name = f.path.file_name().filter(|_| !exact).unwrap_or(f.path.as_os_str());
+            format!("{}+{:#x}", name.display(), f.offset)
+        });
         let file =
             file.or_else(|| memory.module(m.vaddr).map(|m| m.path.display().to_string())).unwrap_or_default();
         let row = [
             format!("{:x}", m.vaddr),
-            words::size(m.memsz),
+            size(m.memsz),
             m.permissions(),
-            words::size(m.filesz),
-            words::cut(&elf_core::source::printable(&file), 30),
+            size(m.filesz),
+            words::cell(&elf_core::source::printable(&file), 30),
         ];
         table.push(row);
     }
@@ -187,14 +191,14 @@ pub fn maps(s: &mut Session, core: &Core, memory: &Memory) {
     }
     let mut table = Table::new(["file", "build-id in the core", "found"]);
     for m in memory.modules.iter().filter(|m| m.build_id.is_some() || m.elf.is_ok()) {
-        let id = m.build_id.as_deref().map_or("-".into(), |id| words::cut(&hex(id), 17));
+        let id = m.build_id.as_deref().map_or("-".into(), |id| words::cell(&hex(id), 17));
         let found = match &m.elf {
             Ok(_) if m.build_id.is_some() => "yes, the same build".to_owned(),
             Ok(_) => "yes, without a build-id to compare".to_owned(),
-            Err(why) => words::cut(why, 40),
+            Err(why) => words::cell(why, 40),
         };
         let name = m.path.file_name().unwrap_or(m.path.as_os_str()).to_string_lossy();
-        table.push([words::cut(&elf_core::source::printable(&name), 24), id, found]);
+        table.push([words::cell(&elf_core::source::printable(&name), 24), id, found]);
     }
     s.table(table);
 }
@@ -244,20 +248,35 @@ fn backtraces(s: &mut Session, o: &Options, core: &Core, memory: &Memory) {
         match trace {
             Some(trace) => {
                 s.say(format!("Thread **{}**: {} frames; {}.", thread.tid, trace.frames.len(), trace.end));
-                backtrace(s, trace, &mut symbols, 200);
+                backtrace(s, trace, &mut symbols, if words::for_programs() { 100_000 } else { 200 });
             }
             None => s.say(format!("Thread {}: registers not decoded.", thread.tid)),
         }
+    }
+    compressed(s, &symbols);
+}
+
+/// Says whose line tables were not read.
+pub fn compressed(s: &mut Session, symbols: &Symbols<'_>) {
+    for file in symbols.compressed().iter().take(3) {
+        s.missing(
+            format!(
+                "lines and inlined functions of {}",
+                elf_core::source::printable(&file.to_string_lossy())
+            ),
+            "its debug sections are compressed, which is not read here",
+            "a copy by objcopy --decompress-debug-sections; --exe or --sysroot names it",
+        );
     }
 }
 
 /// One backtrace as a table.
 pub fn backtrace(s: &mut Session, trace: &Backtrace, symbols: &mut Symbols<'_>, limit: usize) {
     let mut table = Table::new(["frame", "found by", "function", "where"]);
-    let (rows, hidden) = words::rows(trace, symbols, s.verbose() > 0, limit);
+    let (rows, hidden) = words::rows(trace, symbols, words::most(s, 0) > 0, limit);
     for row in rows {
         let cells =
-            [row.number, row.trust.to_owned(), words::cut(&row.function, 30), words::cut(&row.line, 20)];
+            [row.number, row.trust.to_owned(), words::cell(&row.function, 30), words::cell(&row.line, 20)];
         if row.trust == s6_unwind::Trust::Registers.name() {
             table = table.mark(cells)
         } else {

@@ -43,12 +43,8 @@ pub fn victim(s: &mut Session, o: &Options) -> anyhow::Result<()> {
     let scratch = Scratch::new()?;
     s.step_at("Let a small server crash", catch::HERE);
     s.predict(Predict::new(
-        "It has 300 MiB mapped. How large is its core?",
-        [
-            "300 MiB, as much as it had mapped",
-            "as much as it had written to",
-            "only its registers and stacks",
-        ],
+        "It has hundreds of MiB mapped. How large is its core?",
+        ["as much as it had mapped", "as much as it had written to", "only its registers and stacks"],
         1,
         "What is mapped from a file can be read there again; what was never written is zero.",
     ));
@@ -98,7 +94,10 @@ pub fn file(s: &mut Session, o: &Options, path: &Path) -> anyhow::Result<()> {
         show_views::views(s, o, &mut core, &memory)?;
     } else {
         walk(s, o, &mut core, &memory, path)?;
-        show_views::maps(s, &core, &memory);
+        match words::for_programs() {
+            true => show_views::all(s, o, &core, &memory),
+            false => show_views::maps(s, &core, &memory),
+        }
     }
     s.so(
         "what is not in the core must come from the same build of the files",
@@ -364,6 +363,7 @@ fn trace(s: &mut Session, core: &Core, traces: &[Option<Backtrace>], symbols: &m
     ));
     let Some(trace) = traces.first().and_then(Option::as_ref) else { return };
     show_views::backtrace(s, trace, symbols, 24);
+    show_views::compressed(s, symbols);
     let counts = |trust| traces.iter().flatten().flat_map(|t| &t.frames).filter(|f| f.trust == trust).count();
     let (cfi, guessed) = (
         counts(s6_unwind::Trust::Cfi),

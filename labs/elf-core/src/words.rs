@@ -48,6 +48,21 @@ pub fn size(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", units[unit]) }
 }
 
+/// Whether the output is for programs (`--json`): then nothing is left out, shortened or rounded.
+pub fn for_programs() -> bool {
+    std::env::args().any(|a| a == "--json")
+}
+
+/// How many of something to show: for programs, or with -v, all.
+pub fn most(s: &kit::Session, usual: usize) -> usize {
+    if for_programs() || s.verbose() > 0 { usize::MAX } else { usual }
+}
+
+/// A column's text, cut to its width where people read it.
+pub fn cell(text: &str, width: usize) -> String {
+    if for_programs() { text.to_owned() } else { cut(text, width) }
+}
+
 /// At most `width` characters, the middle left out.
 pub fn cut(text: &str, width: usize) -> String {
     let n = text.chars().count();
@@ -117,12 +132,12 @@ pub fn rows(trace: &Backtrace, symbols: &mut Symbols<'_>, all: bool, limit: usiz
                 rows.push(Row {
                     number: format!("#{}{repeat}", start + i),
                     trust: if j < outer { "inlined" } else { frame.trust.name() },
-                    function: brief(&p.function),
-                    line: p
-                        .line
-                        .as_ref()
-                        .map_or(&p.module[..], |l| l.rsplit('/').next().unwrap_or(l))
-                        .to_owned(),
+                    function: if for_programs() { p.function.clone() } else { brief(&p.function) },
+                    line: match &p.line {
+                        Some(line) if for_programs() => line.clone(),
+                        Some(line) => line.rsplit('/').next().unwrap_or(line).to_owned(),
+                        None => p.module.clone(),
+                    },
                 });
             }
         }

@@ -26,13 +26,12 @@ fn pattern_at_rest() -> String {
 
 fn collects(way: Way) {
     let _dog = watchdog(150);
+    let feature = if way == Way::Pipe { "core_pattern_writable" } else { "coredump_socket" };
     let before = pattern_at_rest();
     let dir = tempfile::tempdir().unwrap();
     let mut collector = match Collector::start(way, dir.path(), Path::new(PROGRAM)) {
         Ok(collector) => collector,
-        Err(e) => {
-            kit::skip!(if way == Way::Pipe { "core_pattern_writable" } else { "coredump_socket" }, "{e}")
-        }
+        Err(e) => kit::skip!(feature, "{e}"),
     };
     let (mut victim, _home) = victim(Crash::Segv, 2);
     let knowledge = victim.knowledge.clone();
@@ -41,10 +40,7 @@ fn collects(way: Way) {
         match collector.next(Duration::from_secs(5)).unwrap() {
             Some(core) if core.pid == knowledge.pid => break core,
             Some(_) => {} // somebody else's crash at the same time
-            None => kit::skip!(
-                "coredump_handler",
-                "the kernel brought no core (a container sees another file system?)"
-            ),
+            None => kit::skip!(feature, "the kernel brought no core (a container sees another file system?)"),
         }
     };
     drop(collector);
@@ -99,5 +95,7 @@ fn the_setting_is_restored_when_the_collector_is_killed() {
         collector.wait().unwrap();
         // The guardian holds the lock until it has restored the pattern.
         assert_eq!(pattern_at_rest(), before, "{signal}");
+        let left = |e: &fs::DirEntry| e.file_name().as_encoded_bytes()[0] == b'.';
+        assert!(!fs::read_dir(dir.path()).unwrap().flatten().any(|e| left(&e)), "{signal}");
     }
 }

@@ -90,6 +90,30 @@ fn views_of_a_core() {
 }
 
 #[test]
+fn json_of_a_core_has_everything() {
+    let _dog = watchdog(90);
+    let (_dir, path) = sample_file();
+    let out = json(&["--core", &path]);
+    let titles: Vec<&str> =
+        out["steps"].as_array().unwrap().iter().map(|s| s["title"].as_str().unwrap()).collect();
+    for wanted in [
+        "Threads and their registers",
+        "All notes",
+        "Mappings, and who has their bytes",
+        "Backtraces of all threads",
+    ] {
+        assert!(titles.contains(&wanted), "{wanted} in {titles:?}");
+    }
+    let text = out.to_string();
+    for wanted in ["thread 1003", "AT_EXECFN", "HOME=/x", "/made/up+0x0"] {
+        assert!(text.contains(wanted), "{wanted} in {out:#}");
+    }
+    for name in ["threads", "notes", "segments", "list_ms", "backtrace_ms", "frames"] {
+        assert!(out["metrics"][name]["value"].is_number(), "no {name}");
+    }
+}
+
+#[test]
 fn what_is_cut_short_is_shown_as_far_as_it_goes() {
     let _dog = watchdog(90);
     let (dir, path) = sample_file();

@@ -246,15 +246,17 @@ fn goblin_reads_the_same_headers_and_notes() {
 }
 
 #[test]
-fn lief_reads_the_same_threads() {
+fn lief_reads_the_same_threads_notes_and_mappings() {
     let _dog = watchdog(150);
     let script = "import sys, lief\n\
         core = lief.ELF.parse(sys.argv[1])\n\
         T = lief.ELF.Note.TYPE\n\
         for n in core.notes:\n\
+        \x20 print('note', n.name.rstrip(chr(0)), n.original_type, len(n.description))\n\
         \x20 if n.type == T.CORE_PRSTATUS: print('tid', n.status.pid, n.pc)\n\
         \x20 if n.type == T.CORE_FILE:\n\
-        \x20   for f in n: print('file', f.start, f.end, f.path)\n";
+        \x20   for f in n: print('file', f.start, f.end, f.path)\n\
+        for s in core.segments: print('segment', s.file_offset, s.physical_size, s.virtual_address, s.virtual_size)\n";
     let Some((path, _dir, _)) = some_core(4) else { kit::skip!("core_pattern", "no core") };
     if !Command::new("python3").args(["-c", "import lief"]).output().is_ok_and(|o| o.status.success()) {
         kit::skip!("lief", "no python3 with lief (pip install lief)");
@@ -275,6 +277,18 @@ fn lief_reads_the_same_threads() {
         .map(|f| format!("file {} {} {}", f.start, f.end, f.path.display()))
         .collect();
     assert_eq!(theirs("file"), files);
+    // LIEF leaves out a note that equals another one, as empty FPU registers do, and counts the padding to 4 bytes.
+    let note = |n: &elf_core::s2_notes::Note| {
+        format!("note {} {} {}", n.owner.name(), n.kind, n.len.next_multiple_of(4))
+    };
+    let notes: Vec<_> = core.notes.iter().map(note).collect();
+    let mut rest = notes.iter();
+    assert!(theirs("note").iter().all(|n| rest.any(|o| o == n)), "{:?}\n{notes:?}", theirs("note"));
+    assert_eq!(theirs("note").iter().collect::<BTreeSet<_>>(), notes.iter().collect::<BTreeSet<_>>());
+    let segment = |s: &elf_core::s1_header::Segment| {
+        format!("segment {} {} {} {}", s.offset, s.filesz, s.vaddr, s.memsz)
+    };
+    assert_eq!(theirs("segment"), core.segments.iter().map(segment).collect::<Vec<_>>());
 }
 
 /// The program for the compilers: three functions, a signal handler between two of them, a known chain.
@@ -287,6 +301,52 @@ __attribute__((noinline)) void handler(int s) { innermost(s); sink = 2; }
 __attribute__((noinline)) int outer(int n) { if (n) { sink = outer(n - 1); return sink; } raise(SIGUSR1); return sink; }
 int main(int argc, char **argv) { signal(SIGUSR1, handler); return outer(argc + 4) + sink; }
 "#;
+
+/// Runs the program `p` of a directory until it dies; its core.
+fn core_of_p(dir: &Path) -> Option<PathBuf> {
+    let shell = ["-c", "ulimit -c unlimited; ./p >p.out 2>&1"];
+    let _ = Command::new("sh").args(shell).current_dir(dir).output();
+    let is_core = |p: &PathBuf| p.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"core"));
+    fs::read_dir(dir).unwrap().flatten().map(|e| e.path()).find(is_core)
+}
+
+/// The first thread's frames are gdb's, and the `wanted` functions are among them, in order.
+fn unwinds_as_gdb_does(dir: &Path, path: &Path, wanted: &[&str], how: &str) {
+    let mut core = Core::open(path).unwrap();
+    let memory = core.memory(&Lookup::default());
+    let trace = core.backtraces(&memory).remove(0).unwrap();
+    let ours: Vec<u64> = trace.frames.iter().map(|f| f.pc).collect();
+    let commands = ["set backtrace past-main on", "frame apply all -q printf \"PC %#lx %#lx\\n\", $pc, $sp"];
+    let (program, core_path) = (dir.join("p"), path.to_str().unwrap());
+    let arguments = ["-q", "-nx", "-batch", "-ex", commands[0], "-ex", commands[1]];
+    let gdb = output("gdb", &[&arguments[..], &[program.to_str().unwrap(), core_path]].concat()).unwrap();
+    let number = |text: &str| u64::from_str_radix(text.strip_prefix("0x")?, 16).ok();
+    let frame = |l: &str| {
+        let (pc, sp) = l.strip_prefix("PC ")?.split_once(' ')?;
+        Some((number(pc)?, number(sp)?))
+    };
+    let mut theirs: Vec<(u64, u64)> = gdb.lines().filter_map(frame).collect();
+    // gdb counts an inlined function as a frame with the place and the stack pointer of its caller.
+    theirs.dedup();
+    let theirs: Vec<u64> = theirs.into_iter().map(|(pc, _)| pc).collect();
+    let in_program = |pc: &u64| memory.module(*pc).is_some_and(|m| m.path.ends_with("p"));
+    let own = |pcs: &[u64]| pcs.iter().copied().filter(in_program).collect::<Vec<_>>();
+    assert!(own(&ours).len() >= wanted.len(), "{how}: {ours:x?}");
+    assert_eq!(own(&ours), own(&theirs), "{how}, ended because {}\n{gdb}", trace.end);
+    // In the C library gdb also shows tail calls, which it works out from DWARF; ours must all be among them, in order.
+    let mut rest = theirs.iter();
+    assert!(ours.iter().all(|pc| rest.any(|p| p == pc)), "{how}: {ours:x?}\n{gdb}");
+    let mut symbols = Symbols::new(&memory, None, true);
+    let names: Vec<String> = trace
+        .frames
+        .iter()
+        .flat_map(|f| symbols.frame(f).iter().map(|p| p.function.clone()).collect::<Vec<_>>())
+        .collect();
+    let mut rest = names.iter();
+    for name in wanted {
+        assert!(rest.any(|n| n.rsplit("::").next() == Some(*name)), "{how}: {name} in {names:?}");
+    }
+}
 
 #[test]
 fn c_programs_of_all_kinds_unwind_as_gdb_does() {
@@ -303,66 +363,70 @@ fn c_programs_of_all_kinds_unwind_as_gdb_does() {
             let here = dir.path().join(format!("{optimisation}{pointers}"));
             fs::create_dir(&here).unwrap();
             fs::write(here.join("p.c"), PROGRAM).unwrap();
-            let gcc = Command::new("gcc")
-                .args(["-g", optimisation, pointers, "-o", "p", "p.c"])
-                .current_dir(&here)
-                .status();
-            assert!(gcc.unwrap().success());
-            let _ = Command::new("sh")
-                .args(["-c", "ulimit -c unlimited; ./p 2>/dev/null"])
-                .current_dir(&here)
-                .output();
-            let path = fs::read_dir(&here)
-                .unwrap()
-                .flatten()
-                .map(|e| e.path())
-                .find(|p| p.file_name().unwrap().as_encoded_bytes().starts_with(b"core"));
-            let Some(path) = path else { kit::skip!("rlimit_core", "the program left no core") };
-            let mut core = Core::open(&path).unwrap();
-            let memory = core.memory(&Lookup::default());
-            let trace = core.backtraces(&memory).remove(0).unwrap();
-            let program = |pc: &u64| memory.module(*pc).is_some_and(|m| m.path.ends_with("p"));
-            let ours: Vec<u64> = trace.frames.iter().map(|f| f.pc).collect();
-            let gdb = output(
-                "gdb",
-                &[
-                    "-q",
-                    "-nx",
-                    "-batch",
-                    "-ex",
-                    "set backtrace past-main on",
-                    "-ex",
-                    "frame apply all -q printf \"PC %#lx\\n\", $pc",
-                    here.join("p").to_str().unwrap(),
-                    path.to_str().unwrap(),
-                ],
-            )
-            .unwrap();
-            let theirs: Vec<u64> =
-                gdb.lines().filter_map(|l| u64::from_str_radix(l.strip_prefix("PC 0x")?, 16).ok()).collect();
-            let own = |pcs: &[u64]| pcs.iter().copied().filter(program).collect::<Vec<_>>();
-            assert_eq!(
-                own(&ours),
-                own(&theirs),
-                "{optimisation} {pointers}, ended because {}\n{gdb}",
-                trace.end
-            );
-            // In the C library gdb also shows tail calls, which it works out from DWARF; ours must all be among them, in order.
-            let mut rest = theirs.iter();
-            assert!(ours.iter().all(|pc| rest.any(|p| p == pc)), "{ours:x?}\n{gdb}");
-            let mut symbols = Symbols::new(&memory, None, true);
-            let names: Vec<String> = trace
-                .frames
-                .iter()
-                .flat_map(|f| symbols.frame(f).iter().map(|p| p.function.clone()).collect::<Vec<_>>())
-                .collect();
-            for wanted in ["innermost", "handler", "outer", "main"] {
-                assert!(
-                    names.iter().any(|n| n == wanted),
-                    "{optimisation} {pointers}: {wanted} in {names:?}"
-                );
-            }
+            let flags = ["-g", optimisation, pointers, "-o", "p", "p.c"];
+            assert!(Command::new("gcc").args(flags).current_dir(&here).status().unwrap().success());
+            let Some(path) = core_of_p(&here) else { kit::skip!("rlimit_core", "the program left no core") };
+            let how = format!("{optimisation} {pointers}");
+            unwinds_as_gdb_does(&here, &path, &["innermost", "handler", "outer", "main"], &how);
         }
+    }
+}
+
+/// The same in Rust: recursion, a closure behind a pointer, generic code of the library between it and main.
+const RUST_PROGRAM: &str = r#"
+use std::hint::black_box;
+#[inline(never)]
+fn innermost(n: u32) -> u32 { if black_box(n) == 0 { std::process::abort() } n + 1 }
+#[inline(never)]
+fn outer(n: u32) -> u32 {
+    if n > 0 { return black_box(outer(n - 1)) + 1; }
+    black_box(innermost(n)) + 1
+}
+fn main() {
+    let sum: u32 = black_box(vec![4_u32]).iter().map(|n| black_box(outer(*n)) + 1).sum();
+    println!("{sum}");
+}
+"#;
+
+#[test]
+fn rust_programs_of_all_kinds_unwind_as_gdb_does() {
+    let _dog = watchdog(200);
+    if let Err(why) = elf_core::catch::kernel_writes_here() {
+        kit::skip!("core_pattern", "{why}");
+    }
+    if output("gdb", &["--version"]).is_none() {
+        kit::skip!("gdb", "not installed");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for (level, pointers) in [("0", "no"), ("1", "yes"), ("2", "no"), ("2", "yes")] {
+        let here = dir.path().join(format!("{level}{pointers}"));
+        fs::create_dir(&here).unwrap();
+        fs::write(here.join("p.rs"), RUST_PROGRAM).unwrap();
+        let (level, pointers) = (format!("opt-level={level}"), format!("force-frame-pointers={pointers}"));
+        let flags = ["-g", "--edition=2021", "-C", &level, "-C", &pointers, "p.rs"];
+        match Command::new("rustc").args(flags).current_dir(&here).output() {
+            Ok(out) if out.status.success() => {}
+            // rustup's stand-in for a user who has no toolchain also ends here.
+            other => kit::skip!("rustc", "cannot compile: {other:?}"),
+        }
+        let Some(path) = core_of_p(&here) else { kit::skip!("rlimit_core", "the program left no core") };
+        let how = format!("{level} {pointers}");
+        unwinds_as_gdb_does(&here, &path, &["abort", "innermost", "outer", "outer", "main"], &how);
+    }
+}
+
+#[test]
+fn compressed_line_tables_are_said_to_be_so() {
+    let _dog = watchdog(150);
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("p.c"), "int main(void) { return *(volatile int *)8; }\n").unwrap();
+    for (flag, compressed) in [("-gz=zlib", true), ("-gz=none", false)] {
+        let flags = ["-g", flag, "-o", "p", "p.c"];
+        if !Command::new("gcc").args(flags).current_dir(dir.path()).status().is_ok_and(|s| s.success()) {
+            kit::skip!("gcc", "no gcc that compresses debug sections");
+        }
+        let elf = elf_core::s5_module::Elf::open(&dir.path().join("p")).unwrap();
+        assert_eq!((elf.has_compressed_dwarf(), elf.has_dwarf()), (compressed, !compressed));
     }
 }
 
