@@ -70,7 +70,13 @@ impl Core {
         memory
     }
 
-    /// The thread that died.
+    /// Whether a signal ended it; a snapshot is of a process that lives on.
+    pub fn died(&self) -> bool {
+        let signal = self.process.siginfo.map_or(0, |i| i.signal);
+        signal != 0 || self.dead_thread().is_some_and(|t| t.signal != 0)
+    }
+
+    /// The thread that died; of a snapshot, the first.
     pub fn dead_thread(&self) -> Option<&Thread> {
         self.process.threads.first()
     }

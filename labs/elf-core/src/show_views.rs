@@ -62,7 +62,7 @@ fn threads(s: &mut Session, core: &Core) {
             "thread {}, signal {}{}",
             thread.tid,
             thread.signal,
-            if i == 0 { ": the one that died" } else { "" }
+            if i == 0 && core.died() { ": the one that died" } else { "" }
         ));
         for row in s3_process::REGISTER_NAMES.iter().zip(registers.0).collect::<Vec<_>>().chunks(3) {
             let text: Vec<String> =
@@ -84,7 +84,7 @@ fn threads(s: &mut Session, core: &Core) {
         }
         s.listing(listing);
     }
-    s.say(format!("**{}** threads.", core.process.threads.len()));
+    s.say(format!("**{}**.", words::count(core.process.threads.len(), "thread")));
 }
 
 /// What a note of that name holds.
@@ -134,7 +134,7 @@ fn notes(s: &mut Session, core: &Core, memory: &Memory) {
             p.name, p.args, p.ids[0], p.ids[1], p.uid_gid[0]
         ));
     }
-    if let Some(i) = &core.process.siginfo {
+    if let Some(i) = core.process.siginfo.as_ref().filter(|i| i.signal != 0) {
         let (code, meaning) = i.code_name();
         let address = i.address.map(|a| format!(", address {a:#x}")).unwrap_or_default();
         let sender = i.sender.map(|(p, u)| format!(", from process {p} of user {u}")).unwrap_or_default();
@@ -247,7 +247,8 @@ fn backtraces(s: &mut Session, o: &Options, core: &Core, memory: &Memory) {
     for (thread, trace) in core.process.threads.iter().zip(&traces) {
         match trace {
             Some(trace) => {
-                s.say(format!("Thread **{}**: {} frames; {}.", thread.tid, trace.frames.len(), trace.end));
+                let frames = words::count(trace.frames.len(), "frame");
+                s.say(format!("Thread **{}**: {frames}; {}.", thread.tid, trace.end));
                 backtrace(s, trace, &mut symbols, if words::for_programs() { 100_000 } else { 200 });
             }
             None => s.say(format!("Thread {}: registers not decoded.", thread.tid)),

@@ -131,7 +131,7 @@ fn walk(
     let mut symbols = Symbols::new(memory, o.sysroot.clone(), true);
     why(s, core, memory, &traces, &mut symbols);
     threads(s, core, &traces, &mut symbols);
-    trace(s, core, &traces, &mut symbols);
+    trace(s, o, core, &traces, &mut symbols);
     s.measure("backtrace_ms", "ms", Summary::once(took.as_secs_f64() * 1e3));
     s.metric("frames", "frames", traces.iter().flatten().map(|t| t.frames.len()).sum::<usize>() as f64);
     Ok(traces)
@@ -237,7 +237,8 @@ fn notes(s: &mut Session, core: &Core, path: &Path) -> anyhow::Result<()> {
         ]);
     }
     s.table(table);
-    s.say(format!("**{} notes** tell about {} threads.", core.notes.len(), core.process.threads.len()));
+    let threads = words::count(core.process.threads.len(), "thread");
+    s.say(format!("**{}** tell about {threads}.", words::count(core.notes.len(), "note")));
     // The first three stages again, timed: reading threads, registers and mappings.
     let times: Vec<f64> = (0..if s.quick() { 3 } else { 15 })
         .map(|_| {
@@ -347,13 +348,14 @@ fn threads(s: &mut Session, core: &Core, traces: &[Option<Backtrace>], symbols: 
     }
     s.table(table);
     s.say(format!(
-        "{} threads in {} different places; the first is the one that died.",
-        core.process.threads.len(),
-        groups.len()
+        "{} in {}{}.",
+        words::count(core.process.threads.len(), "thread"),
+        words::count(groups.len(), "place"),
+        if core.died() { "; the first is the one that died" } else { "" }
     ));
 }
 
-fn trace(s: &mut Session, core: &Core, traces: &[Option<Backtrace>], symbols: &mut Symbols<'_>) {
+fn trace(s: &mut Session, o: &Options, core: &Core, traces: &[Option<Backtrace>], symbols: &mut Symbols<'_>) {
     s.step_at("From registers to a backtrace", s6_unwind::HERE);
     s.predict(Predict::new(
         "Only rip and rsp are known of the innermost function. Where is its caller's rip?",
@@ -363,15 +365,17 @@ fn trace(s: &mut Session, core: &Core, traces: &[Option<Backtrace>], symbols: &m
     ));
     let Some(trace) = traces.first().and_then(Option::as_ref) else { return };
     show_views::backtrace(s, trace, symbols, 24);
-    show_views::compressed(s, symbols);
+    if o.core.is_some() {
+        show_views::compressed(s, symbols);
+    }
     let counts = |trust| traces.iter().flatten().flat_map(|t| &t.frames).filter(|f| f.trust == trust).count();
     let (cfi, guessed) = (
         counts(s6_unwind::Trust::Cfi),
         counts(s6_unwind::Trust::Scan) + counts(s6_unwind::Trust::FramePointer),
     );
     s.say(format!(
-        "All {} threads: **{cfi}** frames by CFI, {guessed} by frame pointer or scan.",
-        core.process.threads.len()
+        "{} in all: **{cfi}** frames by CFI, {guessed} by frame pointer or scan.",
+        words::count(core.process.threads.len(), "thread")
     ));
 }
 

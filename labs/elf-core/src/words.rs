@@ -36,6 +36,11 @@ pub fn needle(text: &str) -> Result<Vec<u8>, String> {
     }
 }
 
+/// `1 thread`, `2 threads`.
+pub fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 /// Bytes as people say them.
 pub fn size(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
