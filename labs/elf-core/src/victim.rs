@@ -198,15 +198,16 @@ fn report(tell: &mpsc::Sender<i32>) {
 
 #[inline(never)]
 fn worker(tell: &mpsc::Sender<i32>) {
-    report(tell);
-    black_box(wait_for_work(black_box(3)));
+    black_box(wait_for_work(black_box(3), tell));
 }
 
+/// Reports from its innermost call: whoever has the thread's id then finds all of these frames on its stack.
 #[inline(never)]
-fn wait_for_work(depth: u32) -> u32 {
+fn wait_for_work(depth: u32, tell: &mpsc::Sender<i32>) -> u32 {
     if depth > 0 {
-        return black_box(wait_for_work(depth - 1)) + 1;
+        return black_box(wait_for_work(depth - 1, tell)) + 1;
     }
+    report(tell);
     loop {
         thread::park();
     }
