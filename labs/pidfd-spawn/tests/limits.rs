@@ -39,36 +39,3 @@ fn without_free_descriptors_each_way_fails_cleanly() {
     }
     assert_eq!(common::children(), Vec::<i32>::new());
 }
-
-/// No room for the child's stack: those ways that map one say ENOMEM, and take no other way instead.
-#[test]
-fn without_memory_for_a_stack_the_spawn_fails_cleanly() {
-    let _dog = watchdog(30);
-    let _alone = common::alone();
-    // A new thread has no stack for clone3 kept from before.
-    let results = std::thread::spawn(|| {
-        let ways = [Some(Way::PosixSpawn), Some(Way::Clone3), None];
-        let ready = ways.map(|way| match way {
-            Some(way) => Spawn::new("true").way(way).prepare().unwrap(),
-            None => Spawn::new("true").prepare().unwrap(),
-        });
-        let mut results = Vec::with_capacity(ways.len());
-        drop(vec![0u8; 64 << 10]); // so that small allocations find room
-        let (soft, hard) = getrlimit(Resource::RLIMIT_AS).unwrap();
-        setrlimit(Resource::RLIMIT_AS, 1 << 20, hard).unwrap();
-        for ready in &ready {
-            results.push(ready.spawn());
-        }
-        setrlimit(Resource::RLIMIT_AS, soft, hard).unwrap();
-        results
-    })
-    .join()
-    .unwrap();
-    for result in results {
-        match result {
-            Err(SpawnError::Create { source, .. }) => assert_eq!(source.errno, libc::ENOMEM, "{source}"),
-            other => panic!("{other:?}"),
-        }
-    }
-    assert_eq!(common::children(), Vec::<i32>::new());
-}
