@@ -54,7 +54,7 @@ counters! {
     accept,
     /// Calls of epoll_ctl(2).
     ctl,
-    /// Calls of shutdown(2) and of read(2) on the stop event.
+    /// Calls of shutdown(2), and of io_uring_register(2) while serving.
     other,
     /// Submissions to the ring.
     submissions,
@@ -68,6 +68,8 @@ counters! {
     bytes,
     /// Times a socket could not take all that was to be sent.
     blocked,
+    /// Send bundles: sends of several buffers from a ring of the connection's own.
+    bundled,
     /// Times accepting was paused for want of descriptors (EMFILE, ENFILE).
     paused,
     /// Receives that found no buffer in the ring (ENOBUFS).

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
 }
 
 fn run(s: &mut Session, o: &Options) -> anyhow::Result<()> {
+    o.check()?;
     o.note(s);
     match o {
         Options { serve: Some(addr), .. } => show_pair::serve(s, o, *addr),

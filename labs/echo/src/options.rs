@@ -54,9 +54,15 @@ pub struct Options {
     /// A receive may fill several buffers
     #[arg(long, help_heading = "Server")]
     pub bundles: bool,
+    /// Several buffers are sent by a bundle, not by a vectored send
+    #[arg(long, help_heading = "Server")]
+    pub send_bundles: bool,
     /// A kernel thread submits
     #[arg(long, help_heading = "Server")]
     pub sqpoll: bool,
+    /// With --connect, on the same machine: the server's process, to read its CPU time
+    #[arg(long, value_name = "PID", requires = "connect", value_parser = clap::value_parser!(i32).range(1..), help_heading = "Load")]
+    pub server_pid: Option<i32>,
     /// Run servers as threads of this process, not as processes
     #[arg(long, help_heading = "Server")]
     pub in_process: bool,
@@ -64,12 +70,12 @@ pub struct Options {
     /// Connections (default 50; the default view shows 1, 50 and 500)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20_000), help_heading = "Load")]
     pub connections: Option<u32>,
-    /// Bytes of a request
-    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=64 << 20), help_heading = "Load")]
-    pub payload: u32,
-    /// Requests under way at once on a connection: 1 is ping-pong, more is streaming
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Load")]
-    pub depth: u16,
+    /// Bytes of a request (default 64)
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=64 << 20), help_heading = "Load")]
+    pub payload: Option<u32>,
+    /// Requests under way at once on a connection: 1 is ping-pong (default), more is streaming
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Load")]
+    pub depth: Option<u16>,
     /// Open loop: requests a second, whatever the server does
     #[arg(long, value_name = "PER_SECOND", help_heading = "Load")]
     pub rate: Option<f64>,
@@ -84,8 +90,8 @@ pub struct Options {
 impl Options {
     /// Notes what shaped the run.
     pub fn note(&self, s: &mut Session) {
-        s.param("payload", self.payload);
-        s.param("depth", self.depth);
+        s.param("payload", self.payload());
+        s.param("depth", self.depth());
         if let Some(server) = self.server {
             s.param("server", server.to_string());
         }
@@ -94,10 +100,66 @@ impl Options {
         }
     }
 
+    /// Refuses what the view asked for would ignore.
+    ///
+    /// # Errors
+    /// [`kit::Usage`].
+    pub fn check(&self) -> anyhow::Result<()> {
+        const SERVER: &[&str] = &["--server", "--taskrun", "--quiet-sends and the like"];
+        const LOAD: &[&str] = &["--connections", "--payload", "--depth"];
+        let (view, takes): (&str, [&[&str]; 3]) = match self {
+            Options { serve: Some(_), .. } => ("--serve", [SERVER, &["--duration"], &[]]),
+            Options { connect: Some(_), .. } => ("--connect", [LOAD, &["--rate", "--duration"], &[]]),
+            Options { map: true, .. } => ("--map", [SERVER, &["--in-process"], &[]]),
+            Options { knobs: true, .. } => ("--knobs", [LOAD, &["--in-process"], &[]]),
+            Options { overload: true, .. } => {
+                ("--overload", [SERVER, &["--connections", "--payload"], &["--in-process"]])
+            }
+            _ => ("the default view", [SERVER, LOAD, &["--in-process"]]),
+        };
+        let knob = self.quiet_sends || self.fixed_files || self.bundles || self.send_bundles || self.sqpoll;
+        let given = [
+            (SERVER[0], self.server.is_some()),
+            (SERVER[1], self.taskrun.is_some()),
+            (SERVER[2], knob),
+            (LOAD[0], self.connections.is_some()),
+            (LOAD[1], self.payload.is_some()),
+            (LOAD[2], self.depth.is_some()),
+            ("--rate", self.rate.is_some()),
+            ("--duration", self.duration.is_some()),
+            ("--in-process", self.in_process),
+        ];
+        let takes = takes.concat();
+        if let Some((name, _)) = given.iter().find(|(name, given)| *given && !takes.contains(name)) {
+            return Err(kit::Usage(format!("{name}: {view} has no use for it")).into());
+        }
+        let compares = self.serve.is_none() && !self.overload;
+        let kind = self.spec(if compares { Spec::IO_URING } else { Spec::EPOLL }).kind;
+        if compares && !kind.is_uring() {
+            let why =
+                "is compared with epoll here, so it must be a server of io_uring; or --overload, --serve";
+            return Err(kit::Usage(format!("--server {}: {why}", kind.name())).into());
+        }
+        if !kind.is_uring() && (knob || self.taskrun.is_some()) {
+            return Err(kit::Usage(format!("{} has no ring, so no knobs either", kind.name())).into());
+        }
+        Ok(())
+    }
+
+    /// Bytes of a request.
+    pub fn payload(&self) -> usize {
+        self.payload.unwrap_or(64) as usize
+    }
+
+    /// Requests under way at once on a connection.
+    pub fn depth(&self) -> usize {
+        self.depth.map_or(1, usize::from)
+    }
+
     /// The server asked for, or this one, with the knobs that were given besides.
     pub fn spec(&self, otherwise: Spec) -> Spec {
         let mut spec = self.server.unwrap_or(otherwise);
-        let Knobs { taskrun, quiet_sends, fixed_files, bundles, sqpoll, .. } = &mut spec.knobs;
+        let Knobs { taskrun, quiet_sends, fixed_files, bundles, send_bundles, sqpoll, .. } = &mut spec.knobs;
         match self.taskrun {
             None => {}
             Some(TaskrunArg::None) => *taskrun = Taskrun::Interrupt,
@@ -107,6 +169,7 @@ impl Options {
         *quiet_sends |= self.quiet_sends;
         *fixed_files |= self.fixed_files;
         *bundles |= self.bundles;
+        *send_bundles |= self.send_bundles;
         *sqpoll |= self.sqpoll;
         spec
     }
@@ -124,8 +187,8 @@ impl Options {
         Ok(Load {
             addr,
             connections: self.connections.unwrap_or(50) as usize,
-            payload: Payload::Fixed(self.payload as usize),
-            depth: usize::from(self.depth),
+            payload: Payload::Fixed(self.payload()),
+            depth: self.depth(),
             arrivals,
         })
     }

@@ -11,12 +11,15 @@
 //! One submission receives for the whole life of a connection, so a request costs one submission (its
 //! send), and idle connections hold no memory. Sends do not wait (`MSG_DONTWAIT`): they are done, or have
 //! fallen short, when io_uring_enter(2) returns. So the buffers come back at once, whatever clients do, and
-//! a send that went well needs no completion at all (`quiet`).
+//! a send that went well needs no completion at all (`quiet`). What arrived in several buffers leaves by
+//! one vectored send; or (`send_bundles`) by one bundle, for which each connection that needs it gets a
+//! ring of buffers of its own, to send from. Bundles always complete.
 //!
 //! A client that does not read: what its socket did not take is copied out of the ring, its receive is
 //! cancelled, and armed again when all is sent. Buffers received before the cancellation took effect
 //! are kept too, so what a connection holds is bounded by the ring of buffers (4 MiB by default), and
-//! by twice that where the kernel may receive while it submits.
+//! by twice that where the kernel may receive while it submits; with SQPOLL only by how soon the kernel's
+//! thread takes the cancellation.
 
 use kit::SysError;
 use nix::errno::Errno;
@@ -25,11 +28,11 @@ use crate::listen::Listener;
 use crate::server::{Ready, Shared};
 use crate::slab::Slab;
 use crate::spec::Knobs;
-use crate::sys::{Done, Piece, Sock};
+use crate::sys::{BUNDLE, Done, Piece, Sock};
 use crate::uring::{Event, Hub, Op};
 
-/// Pieces in one send: enough for a full socket buffer, and below IOV_MAX.
-const GATHER: usize = 256;
+/// Pieces in one send: enough for a full socket buffer, below IOV_MAX, and what one bundle can take.
+const GATHER: usize = BUNDLE as usize;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Recv {
@@ -47,6 +50,8 @@ struct Conn {
     sending: Vec<Piece>,
     /// Whether that send completes only if it falls short.
     quiet: bool,
+    /// Whether it is a bundle, and what of it has been reported so far.
+    bundle: Option<usize>,
     /// Copied out of the ring because the client does not read.
     spill: Vec<u8>,
     /// The part of an earlier `spill` whose send is under way.
@@ -73,6 +78,7 @@ struct Server<'a> {
     quiet_batch: Vec<usize>,
     quiet: bool,
     bundles: bool,
+    send_bundles: bool,
 }
 
 /// The loop around io_uring_enter(2).
@@ -97,8 +103,9 @@ pub(crate) fn serve(
         notes.push("no silent sends here (SQPOLL, or before Linux 5.17): every send completes".into());
     }
     let bundles = knobs.bundles && hub.ring.has_bundles();
-    if knobs.bundles && !bundles {
-        notes.push("no bundles here (before Linux 6.10): one buffer a completion".into());
+    let send_bundles = knobs.send_bundles && hub.ring.has_bundles();
+    if (knobs.bundles || knobs.send_bundles) && !hub.ring.has_bundles() {
+        notes.push("no bundles here (before Linux 6.10): a buffer a receive, vectored sends".into());
     }
     let mut s = Server {
         hub,
@@ -108,6 +115,7 @@ pub(crate) fn serve(
         quiet_batch: Vec::new(),
         quiet,
         bundles,
+        send_bundles,
     };
     let _ = ready.send(Ok(notes));
     while s.hub.running() || !s.conns.is_empty() {
@@ -140,6 +148,7 @@ impl Server<'_> {
                     fresh: Vec::new(),
                     sending: Vec::new(),
                     quiet: false,
+                    bundle: None,
                     spill: Vec::new(),
                     spilling: None,
                     ended: false,
@@ -221,6 +230,18 @@ impl Server<'_> {
                 conn.spill.splice(0..0, bytes[part].iter().copied());
             }
             self.mark(at);
+        } else if let Some(before) = conn.bundle {
+            conn.bundle = Some(before + sent);
+            if done.more {
+                return;
+            }
+            conn.bundle = None;
+            conn.ops -= 1;
+            let sent = before + sent;
+            if sent < conn.sending.iter().map(|p| p.len as usize).sum() {
+                self.hub.ring.forget_sends(at);
+            }
+            self.sent(at, sent);
         } else {
             conn.ops -= u32::from(!conn.quiet);
             self.sent(at, sent);
@@ -301,6 +322,17 @@ impl Server<'_> {
             if conn.sending.len() > GATHER {
                 conn.fresh.extend(conn.sending.drain(GATHER..));
             }
+            let op = Op::Send.tag(at);
+            if self.send_bundles
+                && conn.sending.len() > 1
+                && ring.send_bundle(conn.sock, op, at, &conn.sending)?
+            {
+                conn.quiet = false;
+                conn.bundle = Some(0);
+                conn.ops += 1;
+                self.hub.counts.bundled += 1;
+                return self.receive(at);
+            }
             // A quiet send wakes nobody, so it is only for connections that need nothing after it.
             conn.quiet = self.quiet && conn.recv == Recv::Armed && conn.fresh.is_empty();
             if conn.quiet {
@@ -308,12 +340,18 @@ impl Server<'_> {
             } else {
                 conn.ops += 1;
             }
-            ring.send_pieces(conn.sock, Op::Send.tag(at), at, &conn.sending, conn.quiet)?;
+            ring.send_pieces(conn.sock, op, at, &conn.sending, conn.quiet)?;
         }
+        self.receive(at)
+    }
+
+    /// Arms the receive, or closes a connection that has nothing to receive or send any more.
+    fn receive(&mut self, at: usize) -> Result<(), SysError> {
+        let Some(conn) = self.conns.get_mut(at) else { return Ok(()) };
         if conn.recv == Recv::Off && !conn.ended {
             conn.recv = Recv::Armed;
             conn.ops += 1;
-            ring.recv_multi(conn.sock, Op::Recv.tag(at), self.bundles)?;
+            self.hub.ring.recv_multi(conn.sock, Op::Recv.tag(at), self.bundles)?;
         }
         if conn.ended && conn.ops == 0 && conn.sending.is_empty() && conn.fresh.is_empty() {
             self.close(at)?;

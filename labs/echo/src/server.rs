@@ -44,8 +44,11 @@ pub const HERE: kit::Place = kit::here!();
 
 /// Starts a server in a thread of its own, on `addr` (port 0: any free one).
 ///
-/// A connection holds at most 64 KiB in the server besides the socket's own buffers
-/// ([`s6_multishot`] says what its ring adds to that).
+/// What a connection may hold in the server, besides the socket's own buffers: 16 KiB with [`s1_blocking`]
+/// and [`s5_oneshot`], 64 KiB with [`s2_poll`], [`s3_epoll`] and [`s4_epoll_edge`]. With [`s6_multishot`]
+/// it is what was received before its receive could be cancelled: at most the ring of buffers, which all
+/// connections share (4 MiB by default), or twice that where the kernel may receive while it submits. With
+/// SQPOLL it may be more, as the kernel's thread decides when to cancel. [`Counts::held_max`] is what it was.
 ///
 /// # Errors
 /// The call that failed: bind(2), listen(2), io_uring_setup(2) (`ENOSYS`: no io_uring; `EPERM`:

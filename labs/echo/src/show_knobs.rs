@@ -11,7 +11,7 @@ use kit::{Predict, Session, Summary, Table};
 use crate::options::{Options, tell_notes, uring};
 
 /// What is added, and what it leads to.
-const LADDER: [(&str, &str, &str); 8] = [
+const LADDER: [(&str, &str, &str); 9] = [
     ("epoll", "epoll", "two calls a request, and a share of a wait"),
     ("oneshot", "oneshot", "all calls of a batch in one io_uring_enter"),
     ("multishot", "+ multishot, buffers", "one receive for life, into a ring of buffers"),
@@ -20,6 +20,11 @@ const LADDER: [(&str, &str, &str); 8] = [
     ("multishot+defer+quiet", "+ quiet sends", "a send that succeeds posts no completion"),
     ("multishot+defer+quiet+fixed", "+ registered files", "no descriptor to look up"),
     ("multishot+defer+quiet+fixed+bundle", "+ bundles", "a receive fills several buffers"),
+    (
+        "multishot+defer+quiet+fixed+bundle+sendbundle",
+        "+ send bundles",
+        "a send empties several, from a ring",
+    ),
 ];
 
 pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
@@ -38,7 +43,7 @@ pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
     }
     let cpus = Cpus::take()?;
     let n = o.connections.unwrap_or(50) as usize;
-    let load = Load { depth: usize::from(o.depth), ..ping_pong(n, o.payload as usize) };
+    let load = Load { depth: o.depth(), ..ping_pong(n, o.payload()) };
     let mut specs: Vec<(Spec, &str, &str)> = Vec::new();
     for (spec, label, why) in LADDER {
         specs.push((spec.parse()?, label, why));
@@ -86,7 +91,7 @@ pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
     s.table(table);
     s.say(format!(
         "{n} connections, {} bytes, {rounds} rounds in turn; CPU time and system calls of a request.",
-        o.payload
+        o.payload()
     ));
     s.step("What each one does");
     s.table(

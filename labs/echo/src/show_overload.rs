@@ -17,7 +17,7 @@ pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
     let n = o.connections.unwrap_or(50) as usize;
     need(&spec)?;
     let cpus = Cpus::take()?;
-    let closed = ping_pong(n, o.payload as usize);
+    let closed = ping_pong(n, o.payload());
 
     s.step_at("Find out how much it can do, with a closed loop", echo::load::HERE);
     let mut pair = o.pair(spec, closed, &cpus)?;
@@ -45,7 +45,7 @@ pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
     s.step_at("More connections ask, and nothing seems to break", echo::load::HERE);
     let mut table = Table::new(["connections", "answered/s", "p50 us", "p99 us"]).right(0..4);
     for n in [1, 10, 50, 200, 500] {
-        let mut pair = o.pair(spec, ping_pong(n, o.payload as usize), &cpus)?;
+        let mut pair = o.pair(spec, ping_pong(n, o.payload()), &cpus)?;
         pair.client.run(Until::Elapsed(each / 8))?;
         let report = pair.round(Until::Elapsed(each / 3))?.report;
         table.push([

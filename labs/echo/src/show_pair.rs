@@ -9,7 +9,9 @@ use echo::server;
 use echo::spec::Spec;
 use kit::event::Scale;
 use kit::stats::figure;
-use kit::{Lines, Session, Table};
+use kit::{Lines, Session, SysError, Table};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
 
 use crate::options::Options;
 
@@ -23,7 +25,11 @@ pub fn serve(s: &mut Session, o: &Options, addr: SocketAddr) -> anyhow::Result<(
     for note in &running.notes {
         s.missing(spec.to_string(), note.clone(), "a newer kernel");
     }
-    s.say(format!("{spec} listens on **{}**; Ctrl-C drains and stops it.", running.addr));
+    s.say(format!(
+        "{spec} listens on **{}**; process {}; Ctrl-C drains and stops it.",
+        running.addr,
+        std::process::id()
+    ));
     let running = Arc::new(Mutex::new(Some(running)));
     let take = Arc::clone(&running);
     let drain = kit::cleanup::defer("drain the connections", move || {
@@ -44,20 +50,33 @@ pub fn serve(s: &mut Session, o: &Options, addr: SocketAddr) -> anyhow::Result<(
     Ok(())
 }
 
+/// CPU time of a process of this machine: of all its threads, since it started.
+fn process_cpu(pid: i32) -> Result<Duration, SysError> {
+    let clock =
+        ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).map_err(SysError::nix("clock_getcpuclockid"))?;
+    clock_gettime(clock).map(Duration::from).map_err(SysError::nix("clock_gettime"))
+}
+
 /// Makes load for a server elsewhere.
 pub fn connect(s: &mut Session, o: &Options, addr: SocketAddr) -> anyhow::Result<()> {
     let duration = o.duration()?.unwrap_or(Duration::from_secs(if s.quick() { 1 } else { 5 }));
     let load = o.load(addr)?;
     s.step_at("Connect, and check every echo", echo::load::HERE);
     let mut client = Client::connect(load)?;
+    let before = o.server_pid.map(process_cpu).transpose()?;
     let report = client.run(Until::Elapsed(duration))?;
+    let server = match (before, o.server_pid) {
+        (Some(before), Some(pid)) => Some(process_cpu(pid)?.saturating_sub(before)),
+        _ => None,
+    };
+    let server = server.map(|cpu| cpu.as_secs_f64() / report.elapsed.as_secs_f64().max(1e-9));
     s.metric("req_per_s", "1/s", report.rate());
     s.metric("generator_cpu_share", "1", report.cpu_share());
     s.say(format!(
         "{} connections, {} requests of {} bytes, all echoed right: **{}** a second.",
         load.connections,
         figure(report.requests as f64),
-        o.payload,
+        o.payload(),
         figure(report.rate())
     ));
     let mut table = Table::new(["percentile", "from when it was due, us", "naive, us"]).right([0, 1, 2]);
@@ -80,9 +99,19 @@ pub fn connect(s: &mut Session, o: &Options, addr: SocketAddr) -> anyhow::Result
             .series("from when it was due", curve(echo::load::Report::us))
             .series("from when it was sent", curve(echo::load::Report::naive_us)),
     );
-    s.say(format!("The generator used **{:.0} %** of a CPU.", report.cpu_share() * 100.0));
+    s.say(format!(
+        "The generator used **{:.0} %** of a CPU, {}.",
+        report.cpu_share() * 100.0,
+        match server {
+            Some(share) => format!("the server **{:.0} %**", share * 100.0),
+            None => "the server is not known: --server-pid, on the same machine".into(),
+        }
+    ));
+    if let Some(share) = server {
+        s.metric("server_cpu_share", "1", share);
+    }
     let late = report.late.value_at_percentile(99.0) as f64 / 1e3;
-    if report.cpu_share() > 0.9 {
+    if report.cpu_share() > 0.9 && server.is_none_or(|share| share < report.cpu_share()) {
         s.say("**The generator is the bottleneck**: what you see is its speed, not the server's.");
     } else if o.rate.is_some() && late > report.us(50.0) {
         s.say(format!(

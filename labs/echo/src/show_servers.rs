@@ -34,7 +34,7 @@ pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
         servers.iter().map(|(_, spec)| spec.to_string()).collect::<Vec<_>>().join(" and "),
         cpus.server,
         cpus.client,
-        o.payload
+        o.payload()
     ));
     if cpus.server == cpus.client {
         s.missing("a CPU for each side", "only one may be used", "more CPUs: the two sides take turns here");
@@ -45,7 +45,7 @@ pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
 
     let mut ratios = Vec::new();
     for &n in &connections {
-        let load = Load { depth: usize::from(o.depth), ..ping_pong(n, o.payload as usize) };
+        let load = Load { depth: o.depth(), ..ping_pong(n, o.payload()) };
         ratios.push((n, compare(s, o, &cpus, &servers, load, rounds, each)?));
     }
     omission(s, o, &cpus)?;
@@ -235,7 +235,7 @@ fn conclude(s: &mut Session, ratios: &[(usize, Option<Ratio>)]) {
         "without io_uring there is no comparison; the epoll half is above".to_owned()
     } else {
         format!(
-            "io_uring makes hardly any system calls, and {} connections: on loopback the rest is TCP",
+            "io_uring shares its system calls among connections, and {} connections: on loopback the rest is TCP",
             found.join(", ")
         )
     };

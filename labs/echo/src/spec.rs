@@ -67,8 +67,10 @@ pub struct Knobs {
     pub quiet_sends: bool,
     /// Connections live in the ring's own table, not in the process's (direct descriptors, Linux 5.19).
     pub fixed_files: bool,
-    /// One receive may fill several buffers (a bundle, Linux 6.10). Sends of several buffers are vectored.
+    /// One receive may fill several buffers (a bundle, Linux 6.10).
     pub bundles: bool,
+    /// Several buffers are sent by a bundle (Linux 6.10) instead of a vectored send.
+    pub send_bundles: bool,
     /// A kernel thread submits (`IORING_SETUP_SQPOLL`); excludes `taskrun` and `quiet_sends`.
     pub sqpoll: bool,
     /// Entries of the completion queue; 0 is enough for everything. Small ones make it overflow.
@@ -84,6 +86,7 @@ impl Knobs {
         quiet_sends: false,
         fixed_files: false,
         bundles: false,
+        send_bundles: false,
         sqpoll: false,
         cq_entries: 0,
         buffers: 128,
@@ -133,9 +136,11 @@ impl Spec {
             "multishot+defer+quiet",
             "multishot+defer+quiet+fixed",
             "multishot+defer+quiet+bundle",
+            "multishot+sendbundle",
+            "multishot+defer+quiet+fixed+bundle+sendbundle",
             "multishot+coop+fixed+bundle",
             "multishot+sqpoll",
-            "multishot+fixed+sqpoll+bundle",
+            "multishot+fixed+bundle+sendbundle+sqpoll",
         ];
         specs.extend(more.iter().filter_map(|s| s.parse::<Spec>().ok()));
         specs
@@ -145,7 +150,7 @@ impl Spec {
 /// Not the name of a server or of a knob.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "no server or knob `{0}`; servers: blocking poll epoll epoll-et oneshot multishot io_uring; knobs, added with +: coop defer quiet fixed bundle sqpoll cq=N bufs=N"
+    "no server or knob `{0}`; servers: blocking poll epoll epoll-et oneshot multishot io_uring; knobs, added with +: coop defer quiet fixed bundle sendbundle sqpoll cq=N bufs=N"
 )]
 pub struct UnknownSpec(String);
 
@@ -172,6 +177,7 @@ impl FromStr for Spec {
                     "quiet" => knobs.quiet_sends = true,
                     "fixed" => knobs.fixed_files = true,
                     "bundle" => knobs.bundles = true,
+                    "sendbundle" => knobs.send_bundles = true,
                     "sqpoll" => knobs.sqpoll = true,
                     _ => return Err(unknown(word)),
                 },
@@ -202,6 +208,7 @@ impl fmt::Display for Spec {
             (k.quiet_sends, "+quiet"),
             (k.fixed_files, "+fixed"),
             (k.bundles, "+bundle"),
+            (k.send_bundles, "+sendbundle"),
             (k.sqpoll, "+sqpoll"),
         ] {
             if on {

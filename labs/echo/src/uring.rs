@@ -102,6 +102,7 @@ impl<'a> Hub<'a> {
 
     pub fn publish(&mut self) {
         self.counts.wait = self.ring.enters;
+        self.counts.other = self.ring.registers;
         self.counts.submissions = self.ring.submitted;
         self.shared.counts.store(&self.counts);
     }

@@ -195,7 +195,7 @@ fn serve_and_connect_are_two_programs() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // It says where: "poll listens on 127.0.0.1:40001; Ctrl-C ...".
+    // It says where: "poll listens on 127.0.0.1:40001; process 1234; Ctrl-C ...".
     let (mut said, mut out) = (String::new(), server.stdout.take().unwrap());
     let addr = loop {
         let mut byte = [0];
@@ -206,8 +206,11 @@ fn serve_and_connect_are_two_programs() {
             break format!("127.0.0.1:{port}");
         }
     };
-    let output = lab(&["--connect", &addr, "--duration", "0.2", "--rate", "2000", "--poisson", "--json"]);
+    let pid = server.id().to_string();
+    let asked = ["--connect", &addr, "--duration", "0.2", "--rate", "2000", "--poisson", "--json"];
+    let output = lab(&[&asked[..], &["--server-pid", &pid]].concat());
     let run = json(&output);
+    assert!(run["metrics"]["server_cpu_share"]["value"].as_f64() > Some(0.0), "{run}");
     assert_eq!(output.status.code(), Some(0));
     assert!(
         run["metrics"]["p99_99_us"]["value"].as_f64() >= run["metrics"]["naive_p99_99_us"]["value"].as_f64()
@@ -231,13 +234,20 @@ fn the_bundled_recordings_replay() {
 #[test]
 fn wrong_options_are_usage_errors() {
     let _dog = watchdog(30);
-    let wrong: [&[&str]; 6] = [
+    let wrong: [&[&str]; 12] = [
         &["--no-such-option"],
         &["--server", "nginx"],
         &["--server", "epoll+warp"],
         &["--map", "--knobs"],
         &["--connections", "0"],
         &["--connect", "127.0.0.1:1", "--rate", "0"],
+        // What would be ignored.
+        &["--map", "--payload", "512"],
+        &["--rate", "1000"],
+        &["--overload", "--duration", "1"],
+        &["--server", "poll"],
+        &["--overload", "--sqpoll"],
+        &["--server-pid", "1"],
     ];
     for args in wrong {
         assert_eq!(lab(args).status.code(), Some(2), "{args:?}");

@@ -20,12 +20,22 @@ const STRIDE: usize = BUFFER + 64;
 /// An entry as the kernel reads it: `struct io_uring_buf` in include/uapi/linux/io_uring.h. Atomics, since
 /// the kernel reads while we write others; Relaxed, since only the tail orders anything.
 #[repr(C)]
-struct Entry {
+#[derive(Debug, Default)]
+pub(super) struct Entry {
     addr: AtomicU64,
     len: AtomicU32,
     bid: AtomicU16,
     /// Reserved; in the first entry, the tail of the ring: how many entries were ever given, modulo 2^16.
-    tail: AtomicU16,
+    pub tail: AtomicU16,
+}
+
+impl Entry {
+    /// Names a buffer. The kernel sees it once the tail has passed it.
+    pub fn set(&self, buffer: *mut u8, len: u32, bid: u16) {
+        self.addr.store(buffer as u64, Ordering::Relaxed);
+        self.len.store(len, Ordering::Relaxed);
+        self.bid.store(bid, Ordering::Relaxed);
+    }
 }
 
 /// Received bytes in a buffer of the pool. Whoever has it must give it back with
@@ -110,11 +120,7 @@ impl Pool {
     /// Writes a buffer into the next entry. The kernel sees it after [`Pool::publish`].
     pub fn give(&mut self, bid: u16) {
         let place = self.tail & (self.entries - 1);
-        let buffer = self.buffer(bid) as u64;
-        let entry = &self.ring()[usize::from(place)];
-        entry.addr.store(buffer, Ordering::Relaxed);
-        entry.len.store(BUFFER as u32, Ordering::Relaxed);
-        entry.bid.store(bid, Ordering::Relaxed);
+        self.ring()[usize::from(place)].set(self.buffer(bid), BUFFER as u32, bid);
         self.order[usize::from(place)] = bid;
         self.place[usize::from(bid)] = place;
         self.tail = self.tail.wrapping_add(1);

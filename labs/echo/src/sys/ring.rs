@@ -10,6 +10,7 @@ use io_uring::{EnterFlags, IoUring, cqueue, types};
 use kit::SysError;
 use nix::errno::Errno;
 
+use super::bundle::SendRing;
 use super::pool::Pool;
 use crate::spec::{Knobs, Taskrun};
 
@@ -61,10 +62,12 @@ pub(super) enum Held {
 
 /// A ring, its pool of buffers, and the memory of all operations under way.
 pub struct Ring {
-    io: ManuallyDrop<IoUring>,
+    pub(super) io: ManuallyDrop<IoUring>,
     pub(super) pool: ManuallyDrop<Option<Pool>>,
     /// By the place of the connection; each has at most one operation with memory at a time.
     pub(super) held: ManuallyDrop<Vec<Option<Held>>>,
+    /// Rings to send bundles from, by the place of the connection.
+    pub(super) sends: ManuallyDrop<Vec<Option<SendRing>>>,
     /// Completions taken early to make room.
     early: VecDeque<Done>,
     /// Operations that have not completed for good. Quiet ones are done when `enter` returns.
@@ -74,6 +77,8 @@ pub struct Ring {
     sqpoll: bool,
     /// Calls of io_uring_enter(2).
     pub enters: u64,
+    /// Calls of io_uring_register(2) for send bundles.
+    pub registers: u64,
     /// Submissions made.
     pub submitted: u64,
 }
@@ -109,11 +114,13 @@ impl Ring {
             io: ManuallyDrop::new(io),
             pool: ManuallyDrop::new(pool),
             held: ManuallyDrop::new(Vec::new()),
+            sends: ManuallyDrop::new(Vec::new()),
             early: VecDeque::new(),
             under_way: 0,
             table,
             sqpoll: knobs.sqpoll,
             enters: 0,
+            registers: 0,
             submitted: 0,
         };
         Ok((ring, notes))
@@ -276,6 +283,8 @@ impl Drop for Ring {
         unsafe { ManuallyDrop::drop(&mut self.pool) };
         // SAFETY: as above.
         unsafe { ManuallyDrop::drop(&mut self.held) };
+        // SAFETY: as above; and with the ring closed, nothing is registered any more.
+        unsafe { ManuallyDrop::drop(&mut self.sends) };
     }
 }
 
