@@ -216,11 +216,11 @@ fn a_stop_does_not_wait_for_ever_for_a_client_that_does_not_read() {
         assert!(written < data.len());
         let counts = server.stop().unwrap();
         let mut echo = Vec::new();
-        let ended_well = slow.read_to_end(&mut echo).is_ok();
+        // Cut off, or, by a server that came late to it, closed after what had arrived: either may be by a
+        // reset. What came is right, and the stop is not held up: the watchdog sees to that.
+        let _ = slow.read_to_end(&mut echo);
         assert!(data.starts_with(&echo), "{spec}");
-        // A server that came late to it may just have got rid of everything; else it was cut off.
-        let complete = ended_well && echo.len() == written;
-        assert!(counts.closed == 1 && (counts.cut == 1 || complete), "{spec}: {counts:?}");
+        assert!((counts.accepted, counts.closed) == (1, 1) && counts.cut <= 1, "{spec}: {counts:?}");
     }
 }
 
