@@ -80,14 +80,19 @@ pub(crate) fn serve(listener: Listener, shared: Arc<Shared>, ready: &Ready) -> R
         if gate.over() {
             gate.open();
         }
-        if !gate.paused() {
+        // At the stop also those who still wait: what they have sent has arrived.
+        while !gate.paused() {
             match listener.accept(SockFlag::empty(), &mut counts) {
                 Ok(fd) => {
                     key += 1;
                     spawn(key, fd, &live, &shared);
                 }
                 Err(e) if out_of_descriptors(e) => gate.pause(&mut counts),
+                Err(Errno::EAGAIN) => break,
                 Err(_) => {}
+            }
+            if !stop {
+                break;
             }
         }
         shared.counts.add(&counts);

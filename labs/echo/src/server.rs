@@ -101,7 +101,7 @@ impl Running {
         self.shared.counts.read()
     }
 
-    /// Stops the server: no further connection is accepted; what has arrived is echoed; then connections
+    /// Stops the server: who has connected is accepted still, and nobody after; what has arrived is echoed; then connections
     /// are closed. One that has not taken its echo after the grace period is cut off, and counted.
     ///
     /// # Errors

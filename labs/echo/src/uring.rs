@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use kit::SysError;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::counts::Counts;
 use crate::listen::{Gate, Listener, earlier, out_of_descriptors};
@@ -62,6 +63,8 @@ pub(crate) struct Hub<'a> {
     gate: Gate,
     deadline: Option<Instant>,
     cut: bool,
+    /// Calls of poll(2).
+    polls: u64,
     shared: &'a Shared,
 }
 
@@ -85,6 +88,7 @@ impl<'a> Hub<'a> {
             gate: Gate::default(),
             deadline: None,
             cut: false,
+            polls: 0,
             shared,
         };
         Ok((hub, notes))
@@ -101,7 +105,7 @@ impl<'a> Hub<'a> {
     }
 
     pub fn publish(&mut self) {
-        self.counts.wait = self.ring.enters;
+        self.counts.wait = self.ring.enters + self.polls;
         self.counts.other = self.ring.registers;
         self.counts.submissions = self.ring.submitted;
         self.shared.counts.store(&self.counts);
@@ -116,7 +120,8 @@ impl<'a> Hub<'a> {
             self.gate.pause(&mut self.counts);
         }
         if let Some(listener) = self.listener.as_ref().filter(|_| !self.accepting && !self.gate.paused()) {
-            self.ring.accept(listener.as_fd(), Op::Accept.tag(0), self.multi)?;
+            let multi = self.multi && self.deadline.is_none();
+            self.ring.accept(listener.as_fd(), Op::Accept.tag(0), multi)?;
             self.accepting = true;
         }
         self.publish();
@@ -128,11 +133,14 @@ impl<'a> Hub<'a> {
     pub fn next(&mut self) -> Result<Option<Event>, SysError> {
         if !self.cut && self.deadline.is_some_and(|d| Instant::now() >= d) {
             self.cut = true;
+            self.cancel_accept()?;
+            self.listener = None;
             return Ok(Some(Event::Cut));
         }
         loop {
             let Some(done) = self.ring.next_done() else {
                 if !self.ring.overflowed() {
+                    self.shut_the_door()?;
                     return Ok(None);
                 }
                 self.counts.overflowed += 1;
@@ -150,16 +158,33 @@ impl<'a> Hub<'a> {
                 },
                 (Op::Stop, _) => {
                     self.deadline = Some(Instant::now() + self.shared.grace);
-                    if self.accepting {
-                        self.ring.cancel(Op::Accept.tag(0), Op::Other.tag(0))?;
-                    }
-                    self.listener = None;
+                    self.cancel_accept()?;
                     Event::Drain
                 }
                 (Op::Other, _) => continue,
             };
             return Ok(Some(event));
         }
+    }
+
+    fn cancel_accept(&mut self) -> Result<(), SysError> {
+        if self.accepting { self.ring.cancel(Op::Accept.tag(0), Op::Other.tag(0)) } else { Ok(()) }
+    }
+
+    /// After the stop: closes the listening socket when nobody waits at it any more. Who does has connected,
+    /// and what it has sent has arrived. Out of descriptors, those who wait are turned away.
+    fn shut_the_door(&mut self) -> Result<(), SysError> {
+        let Some(listener) = self.listener.as_ref().filter(|_| self.deadline.is_some() && !self.accepting)
+        else {
+            return Ok(());
+        };
+        self.polls += 1;
+        let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+        let waiting = poll(&mut fds, PollTimeout::ZERO).map_err(SysError::nix("poll"))? > 0;
+        if self.gate.paused() || !waiting {
+            self.listener = None;
+        }
+        Ok(())
     }
 
     fn accepted(&mut self, done: &Done) -> Result<Option<Sock>, SysError> {

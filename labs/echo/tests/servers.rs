@@ -172,7 +172,7 @@ fn a_stop_echoes_all_that_has_arrived() {
     let data = bytes(60_000, 8);
     for spec in common::specs() {
         let _dog = kit::testing::watchdog(60);
-        let server = start(spec);
+        let server = server::start_with_grace(spec, common::any(), Duration::from_secs(50)).unwrap();
         let mut clients: Vec<TcpStream> = (0..20).map(|_| connect(server.addr)).collect();
         for client in &mut clients {
             client.write_all(&data).unwrap();
@@ -182,7 +182,8 @@ fn a_stop_echoes_all_that_has_arrived() {
         let stop = std::thread::spawn(move || server.stop().unwrap());
         for client in &mut clients {
             let mut echo = Vec::new();
-            client.read_to_end(&mut echo).unwrap();
+            let ended = client.read_to_end(&mut echo);
+            assert!(ended.is_ok(), "{spec}: {ended:?} at a stop");
             assert!(echo == data, "{spec}: {} of {} bytes at a stop", echo.len(), data.len());
         }
         let counts = stop.join().unwrap();
