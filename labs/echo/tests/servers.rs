@@ -83,6 +83,8 @@ fn stuff(stream: &mut TcpStream, data: &[u8]) -> usize {
     while written < data.len() {
         match stream.write(&data[written..]) {
             Ok(n) => written += n,
+            // With a time limit the kernel does not start an interrupted write again by itself.
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
             Err(e) => panic!("{e}"),
         }
