@@ -1,8 +1,7 @@
 //! Tables, listings and hexdumps in characters.
 
 use crate::event::{Hexdump, Listing, Table};
-use crate::render::clip;
-use crate::render::terminal::{FIGURE, OFF, wrap};
+use crate::render::text::{FIGURE, OFF, clip, wrap};
 
 pub(super) fn rows(table: &Table, width: usize) -> String {
     use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, presets};
@@ -113,7 +112,7 @@ pub(super) fn hexdump(dump: &Hexdump, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::terminal::clean;
+    use crate::render::text::clean;
 
     #[test]
     fn rows_fit_and_the_one_that_matters_has_a_sign() {

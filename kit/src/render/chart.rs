@@ -1,7 +1,8 @@
 //! Bars and curves in characters.
 
 use crate::event::{Bars, Lines};
-use crate::render::{clip, position, range, scaled, tick};
+use crate::render::text::clip;
+use crate::render::{position, range, scaled, tick};
 use crate::stats::figure;
 
 /// Bars, one a line; a waterfall where the bars have a start.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::event::{Lanes, Span};
-use crate::render::{clip, position, range};
+use crate::render::text::clip;
+use crate::render::{position, range};
 use crate::stats::figure;
 
 /// What fills the spans of each kind, in order of appearance.

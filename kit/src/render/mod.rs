@@ -5,33 +5,11 @@ mod chart;
 pub(crate) mod html;
 mod lanes;
 mod terminal;
+mod text;
 
 pub(crate) use html::html;
 pub(crate) use terminal::{Terminal, print_line};
-
-/// Text that a terminal shows and does not obey: control characters become `?`.
-pub(crate) fn plain(text: &str) -> String {
-    text.chars().map(|c| if is_control(c) && c != '\n' { '?' } else { c }).collect()
-}
-
-/// Control characters, and those that reorder the text around them (Unicode Bidirectional Algorithm, UAX #9).
-fn is_control(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// A metric's name as it is said: `pio_exit_ns` in `ns` is "pio exit".
-fn spoken(name: &str, unit: &str) -> String {
-    let name = name.strip_suffix(unit).and_then(|n| n.strip_suffix('_')).unwrap_or(name);
-    name.replace('_', " ")
-}
-
-/// `text` cut to `width` characters, with `…` where something was cut.
-fn clip(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
-}
+pub(crate) use text::plain;
 
 /// Where `value` lies between `low` and `high`, 0 to 1; the middle where they are the same.
 fn position(value: f64, low: f64, high: f64) -> f64 {

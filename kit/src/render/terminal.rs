@@ -4,15 +4,10 @@ use std::io::{self, IsTerminal as _, Write};
 
 use crate::event::{Event, Header, Item, Predict, Step};
 use crate::machine::date;
-use crate::render::{blocks, chart, is_control, lanes, spoken};
+use crate::render::text::{BAD, FIGURE, OFF, STEP, clean, fitted, marked, spoken, wrap};
+use crate::render::{blocks, chart, lanes};
 use crate::stats::figure;
 use crate::{cleanup, sys};
-
-/// The three marks: a step, the figure that matters, a failed check. Each is a word or a sign as well.
-const STEP: &str = "\x1b[1;36m";
-pub(super) const FIGURE: &str = "\x1b[1;33m";
-const BAD: &str = "\x1b[1;31m";
-pub(super) const OFF: &str = "\x1b[0m";
 
 /// What stands left of everything in a step.
 const INDENT: usize = 3;
@@ -282,89 +277,6 @@ pub(crate) fn print_line(text: &str) -> io::Result<()> {
     }
 }
 
-pub(super) fn clean(text: &str, colour: bool) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
-        if let Some(mark) = [STEP, FIGURE, BAD, OFF].into_iter().find(|m| rest.starts_with(m)) {
-            if colour {
-                out.push_str(mark);
-            }
-            rest = &rest[mark.len()..];
-            continue;
-        }
-        match c {
-            '\n' => out.push('\n'),
-            '\t' => out.push_str("    "),
-            c if is_control(c) => out.push('?'),
-            c => out.push(c),
-        }
-        rest = &rest[c.len_utf8()..];
-    }
-    out
-}
-
-/// `**…**` as the mark of the figure that matters.
-fn marked(text: &str) -> String {
-    let mut out = String::new();
-    for (i, part) in text.split("**").enumerate() {
-        if i > 0 {
-            out.push_str(if i % 2 == 1 { FIGURE } else { OFF });
-        }
-        out.push_str(part);
-    }
-    out
-}
-
-/// Text in lines of at most `width`, each ended; later lines begin with `hang`.
-pub(super) fn wrap(text: &str, width: usize, hang: &str) -> String {
-    let options = textwrap::Options::new(width.max(20)).subsequent_indent(hang);
-    text.lines().flat_map(|l| textwrap::wrap(l, &options)).map(|l| format!("{}\n", l.trim_end())).collect()
-}
-
-/// A line cut to `width` columns, if it is wider in spite of all: a figure beyond reason, wide characters.
-fn fitted(line: &str, width: usize) -> String {
-    if textwrap::core::display_width(line) <= width {
-        return line.to_owned();
-    }
-    let bare = clean(line, false);
-    let mut cut = String::new();
-    for c in bare.chars() {
-        cut.push(c);
-        if textwrap::core::display_width(&cut) >= width {
-            cut.pop();
-            break;
-        }
-    }
-    cut + "…"
-}
-
 fn indented(text: &str) -> String {
     text.lines().map(|l| if l.is_empty() { "\n".into() } else { format!("{:INDENT$}{l}\n", "") }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn escape_sequences_of_others_do_not_reach_the_terminal() {
-        assert_eq!(clean("a\x1b]0;owned\x07b\x1b[2Jc\u{202e}d", true), "a?]0;owned?b?[2Jc?d");
-        assert_eq!(clean(&format!("{STEP}x{OFF}\n"), false), "x\n");
-        assert_eq!(clean(&format!("{STEP}x{OFF}\n"), true), format!("{STEP}x{OFF}\n"));
-    }
-
-    #[test]
-    fn whatever_is_told_fits() {
-        assert_eq!(fitted("short", 20), "short");
-        let wide = fitted(&"\u{4e2d}".repeat(50), 20);
-        assert!(textwrap::core::display_width(&wide) <= 20 && wide.ends_with('…'), "{wide}");
-        let marked = fitted(&format!("{FIGURE}{}{OFF}", "x".repeat(15)), 20);
-        assert!(marked.starts_with(FIGURE), "marks have no width");
-    }
-
-    #[test]
-    fn the_figure_that_matters_is_marked() {
-        assert_eq!(marked("a **7** b"), format!("a {FIGURE}7{OFF} b"));
-    }
 }

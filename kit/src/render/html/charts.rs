@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use super::escape;
 use crate::event::{Axis, Bars, Lines, Scale};
-use crate::render::{clip, position, range, scaled, tick};
+use crate::render::text::clip;
+use crate::render::{position, range, scaled, tick};
 use crate::stats::figure;
 
 const WIDTH: f64 = 800.0;

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use super::charts::svg;
 use super::escape;
 use crate::event::Lanes;
-use crate::render::{clip, position, range};
+use crate::render::text::clip;
+use crate::render::{position, range};
 use crate::stats::figure;
 
 const WIDTH: f64 = 800.0;

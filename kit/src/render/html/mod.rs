@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use crate::event::{Hexdump, Item, Listing, Predict, Step, Table};
 use crate::machine::date;
-use crate::render::spoken;
+use crate::render::text::{is_control, spoken};
 use crate::run::Run;
 use crate::stats::figure;
 
@@ -219,7 +219,7 @@ pub(crate) fn escape(text: &str) -> String {
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
             '\n' | '\t' => out.push(c),
-            c if super::is_control(c) => out.push('?'),
+            c if is_control(c) => out.push('?'),
             c => out.push(c),
         }
     }
