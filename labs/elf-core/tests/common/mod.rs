@@ -107,3 +107,9 @@ pub fn victim(crash: Crash, threads: usize) -> (Victim, tempfile::TempDir) {
     let victim = Victim::start(command, crash, dir.path()).unwrap();
     (victim, dir)
 }
+
+/// All that another program says; `None` where it is not installed.
+pub fn output(program: &str, arguments: &[&str]) -> Option<String> {
+    let out = Command::new(program).args(arguments).output().ok()?;
+    Some(String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr))
+}
