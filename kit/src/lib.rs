@@ -18,6 +18,7 @@
 //! | say how figures spread | [`stats::Summary`], [`stats::Ratio`] |
 //! | find out what the machine can do | [`probe`] |
 //! | leave or guard a test | [`skip!`], [`testing::watchdog`] |
+//! | test an exercise | [`spec`] |
 
 pub mod cleanup;
 #[cfg(feature = "session")]
@@ -31,6 +32,7 @@ mod render;
 pub mod run;
 #[cfg(feature = "session")]
 pub mod session;
+pub mod spec;
 pub mod stats;
 mod sys;
 pub mod testing;

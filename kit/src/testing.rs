@@ -30,6 +30,7 @@ pub fn skip(feature: &str, reason: &str) {
     let test = thread::current().name().unwrap_or("test").to_owned();
     // Not eprintln!: libtest captures that, and a skip that nobody sees looks like a pass.
     let _ = writeln!(std::io::stderr(), "SKIP {test}: no {feature}: {reason}");
+    crate::spec::skipped(feature, reason);
 }
 
 /// Ends the test process if it is still alive after a time; disarmed on drop.
@@ -43,11 +44,17 @@ pub struct Watchdog {
 /// Arms a [`Watchdog`] for the calling test.
 #[must_use = "the watchdog is disarmed when dropped"]
 pub fn watchdog(seconds: u64) -> Watchdog {
+    watchdog_that_says(seconds, |_| ())
+}
+
+/// A [`watchdog`] that says more before it ends the process.
+pub(crate) fn watchdog_that_says(seconds: u64, say: impl FnOnce(u64) + Send + 'static) -> Watchdog {
     let (disarm, armed) = mpsc::channel::<()>();
     let test = thread::current().name().unwrap_or("test").to_owned();
     thread::spawn(move || {
         if armed.recv_timeout(Duration::from_secs(seconds)) == Err(RecvTimeoutError::Timeout) {
             let _ = writeln!(std::io::stderr(), "WATCHDOG {test}: still running after {seconds} s");
+            say(seconds);
             std::process::abort();
         }
     });

@@ -84,7 +84,14 @@ pub(crate) fn check_generated() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Pages before the labs, in their order, then others of docs/ by name.
+/// Pages after the labs, in their order.
+const HOMEWORK: [(&str, &str); 3] = [
+    ("homework/student.md", "For students"),
+    ("homework/instructor.md", "For instructors"),
+    ("homework/authors.md", "Writing an exercise"),
+];
+
+/// Pages before the labs, in their order.
 const PAGES: [(&str, &str); 3] = [
     ("introduction.md", "Introduction"),
     ("architecture.md", "Architecture"),
@@ -106,6 +113,12 @@ fn summary(labs: &[Lab]) -> anyhow::Result<String> {
         }
         if docs().join(format!("labs/{}.md", lab.name)).exists() {
             writeln!(text, "- [{}: {}](labs/{}.md)", lab.name, lab.meta.title, lab.name)?;
+        }
+    }
+    text += "\n# Homework\n\n";
+    for (file, title) in HOMEWORK {
+        if docs().join(file).exists() {
+            writeln!(text, "- [{title}]({file})")?;
         }
     }
     Ok(text + "\n---\n\n- [Topics](topics.md)\n")
@@ -185,7 +198,7 @@ pub(crate) fn check_links() -> anyhow::Result<()> {
 
 /// Every Markdown file: at the top, in docs/, in each lab.
 fn pages() -> anyhow::Result<Vec<PathBuf>> {
-    let mut folders = vec![paths::root(), docs(), docs().join("labs")];
+    let mut folders = vec![paths::root(), docs(), docs().join("labs"), docs().join("homework")];
     folders.extend(labs::folders()?);
     let mut pages = Vec::new();
     for folder in folders {

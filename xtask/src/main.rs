@@ -5,6 +5,7 @@
 mod book;
 mod ci;
 mod doctor;
+mod homework;
 mod labs;
 mod list;
 mod new_lab;
@@ -36,6 +37,9 @@ enum Command {
     Doctor(doctor::Options),
     /// Make a lab that builds, runs, passes its tests and is listed
     NewLab(new_lab::Options),
+    /// Exercises: check, hand out, grade
+    #[command(subcommand)]
+    Homework(homework::Command),
     /// Check that labs and code have the shape of CONTRIBUTING.md
     Tidy,
     /// What a change must pass besides `cargo test`
@@ -79,6 +83,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(options),
         Command::Doctor(options) => doctor::run(&options),
         Command::NewLab(options) => new_lab::run(&options),
+        Command::Homework(command) => homework::run(command),
         Command::Tidy => tidy::run(),
         Command::Ci => ci::run(),
         Command::Warm => warm::run(),

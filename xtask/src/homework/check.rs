@@ -1,0 +1,113 @@
+//! `cargo xtask homework check LAB EX`: how far an exercise is, and what to do next.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+
+use super::catalogue::{self, Exercise};
+use super::compile::{self, Compiled};
+use super::judge::{self, Failure, Outcome};
+use super::room::{Call, Room};
+use super::{seed, variants};
+use crate::exit;
+use crate::report::{self, Style};
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// The lab; all labs if none is named
+    lab: Option<String>,
+    /// The exercise, as ex1 or 1; all of the lab if none is named
+    exercise: Option<String>,
+    /// Go on after the first test that fails
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    seed: seed::Seed,
+}
+
+pub(crate) fn run(options: &Options) -> anyhow::Result<u8> {
+    let exercises = catalogue::chosen(options.lab.as_deref(), options.exercise.as_deref())?;
+    let seed = options.seed.seed()?;
+    let room = Room::open()?;
+    let mut passed = true;
+    for lab in exercises.chunk_by(|a, b| a.lab == b.lab) {
+        let calls = room.calls(&lab[0].lab, lab)?;
+        for exercise in lab {
+            passed &= check(&room, &calls[&exercise.id], exercise, seed, options.all)?;
+        }
+    }
+    Ok(if passed { 0 } else { exit::FAILED })
+}
+
+/// Prints what came of each test; whether all passed.
+fn check(room: &Room, call: &Call, exercise: &Exercise, seed: u64, all: bool) -> anyhow::Result<bool> {
+    let style = Style::stdout();
+    let starter = variants::starter(exercise)?;
+    let title = format!("{} {}: {}", exercise.lab, exercise.id, exercise.title);
+    report::print(&format!("{}\n", style.strong(&title)))?;
+    let built = match compile::compile(room, call, exercise, &starter)? {
+        Compiled::Built(built) => built,
+        Compiled::Refused(said) => {
+            report::print(&format!("{said}\n{}\n", style.bad("it does not compile")))?;
+            return Ok(false);
+        }
+    };
+    let (mut points, mut out, mut failed) = (0, 0, false);
+    for test in &exercise.tests {
+        let outcome = judge::run(call, exercise, test, &built, seed)?;
+        match &outcome {
+            Outcome::Passed => points += test.points,
+            Outcome::NotHere(_) => out += test.points,
+            Outcome::Failed(_) => failed = true,
+        }
+        report::print(&told(style, exercise, &test.name, test.points, &outcome, seed))?;
+        if failed && !all {
+            report::print("the tests after it were not run; --all runs them\n")?;
+            break;
+        }
+    }
+    let apart = if out == 0 { String::new() } else { format!(", {out} not gradable here") };
+    report::print(&format!("{points}/{}{apart}\n", exercise.points()))?;
+    Ok(!failed)
+}
+
+/// One test's result, in words.
+fn told(style: Style, exercise: &Exercise, name: &str, points: u32, outcome: &Outcome, seed: u64) -> String {
+    match outcome {
+        Outcome::Passed => format!("  ok    {name:44} {points:>3}\n"),
+        Outcome::NotHere(why) => report::hanging(
+            &format!("  {}  {name}: ", style.remark("here")),
+            &format!("not gradable here: {why}"),
+        ),
+        Outcome::Failed(failure) => {
+            let mut text = format!("  {}  {name:44} {:>3}\n", style.bad("FAIL"), format!("0/{points}"));
+            text += &failure_lines(failure);
+            if exercise.random {
+                let _ = writeln!(text, "        seed:     {seed}, replayed by --seed {seed}");
+            }
+            text
+        }
+    }
+}
+
+/// Where the message leads: to the spec or the student's file, not to somewhere in a library.
+fn place(failure: &Failure) -> &str {
+    if failure.place.starts_with("labs/") { &failure.place } else { "" }
+}
+
+/// Property, expected, seen, where, what to try; or the panic's message, and what was about to hold.
+pub(crate) fn failure_lines(failure: &Failure) -> String {
+    let line = |name: &str, text: &str| match text {
+        "" => String::new(),
+        text => format!("        {name:9} {}\n", text.replace('\n', "\n                  ")),
+    };
+    if failure.message.contains("property: ") && failure.message.contains("try next: ") {
+        let message: String = failure.message.lines().map(|l| format!("        {l}\n")).collect();
+        return message + &line("where:", place(failure));
+    }
+    line("property:", &failure.property)
+        + &line("seen:", &failure.ended)
+        + &line("message:", &failure.message)
+        + &line("where:", place(failure))
+        + &line("try next:", &failure.next)
+}

@@ -1,0 +1,105 @@
+//! Runs one test of a spec, and says what came of it.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::process::Command;
+use std::time::Duration;
+
+use super::catalogue::{Exercise, Test};
+use super::compile::Built;
+use super::process::{self, Ended, Ran};
+use super::room::Call;
+
+/// What came of a test.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Passed,
+    Failed(Failure),
+    /// This machine lacks what the test needs.
+    NotHere(String),
+}
+
+/// Why a test failed, in the words of the spec or of the panic.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Failure {
+    /// How it ended, where it did not end by itself with a message.
+    pub(crate) ended: String,
+    /// What was named last of what must hold, and what to try; also in the message of a property that broke.
+    pub(crate) property: String,
+    pub(crate) next: String,
+    /// `labs/…/tests/ex1.rs:12:9`
+    pub(crate) place: String,
+    /// The panic's message, or all that it wrote.
+    pub(crate) message: String,
+}
+
+/// Random bytes that the student's code cannot know.
+fn secret() -> anyhow::Result<[u8; kit::spec::SECRET]> {
+    let mut secret = [0; kit::spec::SECRET];
+    File::open("/dev/urandom")?.read_exact(&mut secret)?;
+    Ok(secret)
+}
+
+/// Runs one test, alone in its process.
+pub(crate) fn run(
+    call: &Call,
+    exercise: &Exercise,
+    test: &Test,
+    built: &Built,
+    seed: u64,
+) -> anyhow::Result<Outcome> {
+    if let Some(reason) = missing(test) {
+        return Ok(Outcome::NotHere(reason));
+    }
+    let secret = secret()?;
+    let mut command = Command::new(&built.program);
+    command.args(["--exact", &test.name, "--include-ignored", "--test-threads=1", "--nocapture"]);
+    command.current_dir(&built.place).envs(&call.variables).env("CARGO_MANIFEST_DIR", &built.place);
+    command.env(kit::spec::RUNNER, exercise.time_limit.to_string()).env(kit::spec::SEED, seed.to_string());
+    command.env_remove("BENCHTOP_REQUIRE").env("RUST_BACKTRACE", "0");
+    // The spec ends itself in time, and says why; this is for when it cannot.
+    let limit = Duration::from_secs(exercise.time_limit + 2);
+    let ran = process::run(command, Some(&secret), limit)?;
+    Ok(judge(&ran, &secret, built))
+}
+
+/// Why it cannot be run here, if so.
+pub(crate) fn missing(test: &Test) -> Option<String> {
+    let names: Vec<&str> = test.needs.iter().map(String::as_str).collect();
+    let findings = kit::probe::findings(&names);
+    findings.iter().find(|f| !f.works()).map(|f| format!("{}: {}", f.name, f.what))
+}
+
+fn judge(ran: &Ran, secret: &[u8], built: &Built) -> Outcome {
+    let end = [b"end ".as_slice(), secret].concat();
+    if ran.ended == Ended::Exit(0) && ran.told.ends_with(&end) {
+        return Outcome::Passed;
+    }
+    let told = String::from_utf8_lossy(&ran.told);
+    let last =
+        |word: &str| told.lines().rev().find_map(|l| l.strip_prefix(word)).unwrap_or_default().to_owned();
+    let (place, message) = message(&built.readable(&ran.stderr));
+    let skip = last("skip ");
+    let ended = match ran.ended {
+        // What a test needs is in exercises.toml, and was there.
+        _ if !skip.is_empty() => format!("the spec left the test early: {skip}"),
+        Ended::Exit(0) => "the process ended, with exit code 0, before the test reached its end".to_owned(),
+        // libtest's own, after a panic.
+        Ended::Exit(101) => String::new(),
+        other => format!("the test {other}"),
+    };
+    Outcome::Failed(Failure { ended, property: last("at "), next: last("next "), place, message })
+}
+
+/// Place and message of the last panic in what a test wrote; without one, all that it wrote.
+fn message(stderr: &str) -> (String, String) {
+    let noise =
+        |l: &&str| !l.starts_with("note: run with `RUST_BACKTRACE") && !l.starts_with("note: in Rust");
+    let lines: Vec<&str> = stderr.lines().filter(noise).collect();
+    let start = lines.iter().position(|l| l.starts_with("thread '") && l.contains("panicked at "));
+    let Some(start) = start else { return (String::new(), lines.join("\n").trim().to_owned()) };
+    let place = lines[start].split_once("panicked at ").map_or("", |(_, p)| p).trim_end_matches(':');
+    let rest: Vec<&str> =
+        lines[start + 1..].iter().copied().take_while(|l| !l.starts_with("thread '")).collect();
+    (place.to_owned(), rest.join("\n").trim().to_owned())
+}

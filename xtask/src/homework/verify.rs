@@ -1,0 +1,253 @@
+//! `cargo xtask homework verify`: proves that exercises are worth handing out.
+//!
+//! The starter compiles and fails, the solution passes, each wrong one compiles and fails the test made for it, and
+//! list, statement and spec agree.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::catalogue::{self, Exercise, Test};
+use super::compile::{self, Built, Compiled};
+use super::judge::{self, Outcome};
+use super::process::{self, Ended};
+use super::room::{Call, Room};
+use super::variants::{self, Variant};
+use super::{check, seed};
+use crate::{exit, paths, report};
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// The lab; all labs if none is named
+    lab: Option<String>,
+    /// The exercise, as ex1 or 1
+    exercise: Option<String>,
+}
+
+/// How often the solution of a randomised spec must pass.
+const TIMES: usize = 20;
+/// Wrong solutions that an exercise has at least.
+const WRONG: usize = 3;
+
+pub(crate) fn run(options: &Options) -> anyhow::Result<u8> {
+    let start = Instant::now();
+    let exercises = catalogue::chosen(options.lab.as_deref(), options.exercise.as_deref())?;
+    let found = verify(&exercises)?;
+    let seconds = start.elapsed().as_secs_f64();
+    if found.is_empty() {
+        report::print(&format!("verify: {} exercises hold   {seconds:.0} s\n", exercises.len()))?;
+        return Ok(0);
+    }
+    report::print(&(found.join("\n") + &format!("\nverify: {} faults   {seconds:.0} s\n", found.len())))?;
+    Ok(exit::FAILED)
+}
+
+/// One thing to prove, of one variant.
+struct Job<'a> {
+    exercise: &'a Exercise,
+    call: &'a Call,
+    variant: Variant,
+}
+
+/// All that is wrong with these exercises.
+fn verify(exercises: &[Exercise]) -> anyhow::Result<Vec<String>> {
+    let room = Room::open()?;
+    let mut found: Vec<String> = exercises.iter().flat_map(on_paper).collect();
+    let mut calls = BTreeMap::new();
+    for lab in exercises.chunk_by(|a, b| a.lab == b.lab) {
+        for (id, call) in room.calls(&lab[0].lab, lab)? {
+            calls.insert((lab[0].lab.clone(), id), call);
+        }
+    }
+    let mut jobs = Vec::new();
+    for exercise in exercises {
+        let call = &calls[&(exercise.lab.clone(), exercise.id.clone())];
+        let wrong = variants::wrong(exercise)?;
+        if wrong.len() < WRONG {
+            found.push(fault(exercise, &format!("has {} wrong solutions of at least {WRONG}", wrong.len())));
+        }
+        for variant in [variants::starter(exercise)?, variants::solution(exercise)?].into_iter().chain(wrong)
+        {
+            jobs.push(Job { exercise, call, variant });
+        }
+    }
+    let more = Mutex::new(Vec::new());
+    side_by_side(&jobs, |job| {
+        let faults = prove(&room, job)
+            .unwrap_or_else(|e| vec![fault(job.exercise, &format!("{}: {e:#}", job.variant.name))]);
+        report::note(&format!(
+            "{} {} {} {}",
+            if faults.is_empty() { "ok  " } else { "FAIL" },
+            job.exercise.lab,
+            job.exercise.id,
+            job.variant.name
+        ));
+        more.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(faults);
+    });
+    found.extend(more.into_inner().unwrap_or_default());
+    Ok(found)
+}
+
+/// Does all jobs, on all CPUs.
+pub(crate) fn side_by_side<T: Sync>(jobs: &[T], each: impl Fn(&T) + Sync) {
+    let next = AtomicUsize::new(0);
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cpus {
+            scope.spawn(|| {
+                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    each(job);
+                }
+            });
+        }
+    });
+}
+
+fn fault(exercise: &Exercise, what: &str) -> String {
+    format!("{} {}: {what}", exercise.lab, exercise.id)
+}
+
+/// What list, statement and files say of each other.
+fn on_paper(exercise: &Exercise) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut claim = |holds: bool, what: String| {
+        if !holds {
+            found.push(fault(exercise, &what));
+        }
+    };
+    claim(exercise.hints.len() == 3, format!("has {} hints and not three", exercise.hints.len()));
+    claim(
+        (1..=3).contains(&exercise.difficulty),
+        format!("difficulty {} is not 1, 2 or 3", exercise.difficulty),
+    );
+    claim(exercise.minutes > 0 && exercise.time_limit > 0, "minutes or time_limit is 0".into());
+    claim(exercise.tests.iter().all(|t| t.points > 0), "a test is worth nothing".into());
+    let anywhere: u32 = exercise.tests.iter().filter(|t| t.needs.is_empty()).map(|t| t.points).sum();
+    claim(anywhere > 0, "no part can be graded where what it needs is missing".into());
+    for need in exercise.tests.iter().flat_map(|t| &t.needs) {
+        claim(kit::probe::NAMES.contains(&need.as_str()), format!("needs: doctor has no finding {need:?}"));
+    }
+
+    let readme = fs::read_to_string(exercise.folder.join("README.md")).unwrap_or_default();
+    let heading = format!("### {}", exercise.statement);
+    let statement =
+        readme.split_once(&format!("{heading}\n")).map(|(_, rest)| rest.split("\n##").next().unwrap_or(rest));
+    match statement {
+        None => claim(false, format!("the README has no heading {heading:?}")),
+        Some(text) => {
+            let points = format!("{} points", exercise.points());
+            let one = text.split(['.', ',', '\n']).any(|p| p.trim().trim_end_matches('*') == points);
+            claim(one, format!("the statement does not say \"{points}\""));
+            for file in &exercise.files {
+                claim(text.contains(file.as_str()), format!("the statement does not name {file}"));
+            }
+        }
+    }
+    let starters = exercise.starters();
+    let todo =
+        starters.iter().any(|f| fs::read_to_string(f).unwrap_or_default().contains(concat!("TO", "DO(you)")));
+    claim(todo, format!("the starter has no {}", concat!("TO", "DO(you)")));
+
+    let spec = exercise.folder.join("tests").join(format!("{}.rs", exercise.id));
+    let text = fs::read_to_string(&spec).unwrap_or_default();
+    let ignore = format!("#[ignore = \"exercise: edit labs/{}/exercises/{}.rs\"]", exercise.lab, exercise.id);
+    let count = |what: &str| text.matches(what).count();
+    claim(
+        count("#[test]") == count(&ignore) && count("#[test]") == count("kit::spec::run("),
+        format!("{}: not every test has {ignore} and kit::spec::run", paths::shown(&spec)),
+    );
+    claim(
+        text.contains("#[forbid(unsafe_code") != exercise.may_be_unsafe,
+        format!("{}: the attribute of `mod exercise` and may_be_unsafe disagree", paths::shown(&spec)),
+    );
+    found
+}
+
+/// Builds one variant and runs what is to be known of it.
+fn prove(room: &Room, job: &Job<'_>) -> anyhow::Result<Vec<String>> {
+    let Job { exercise, call, variant } = job;
+    let name = &variant.name;
+    let built = match compile::compile(room, call, exercise, variant)? {
+        Compiled::Built(built) => built,
+        Compiled::Refused(said) => {
+            return Ok(vec![fault(exercise, &format!("{name} does not compile:\n{said}"))]);
+        }
+    };
+    let mut found = Vec::new();
+    if name == "solution" {
+        found.extend(names_agree(exercise, &built)?);
+    }
+    let times = if exercise.random && name == "solution" { TIMES } else { 1 };
+    let mut failed = BTreeSet::new();
+    let mut not_here = BTreeSet::new();
+    for _ in 0..times {
+        let seed = seed::drawn()?;
+        for test in needed(exercise, variant) {
+            match judge::run(call, exercise, test, &built, seed)? {
+                Outcome::Passed => (),
+                Outcome::NotHere(_) => drop(not_here.insert(test.name.clone())),
+                Outcome::Failed(failure) => {
+                    if name == "solution" {
+                        let how = format!(
+                            "the solution fails {} (seed {seed}):\n{}",
+                            test.name,
+                            check::failure_lines(&failure)
+                        );
+                        found.push(fault(exercise, &how));
+                    }
+                    failed.insert(test.name.clone());
+                }
+            }
+        }
+    }
+    for test in not_here {
+        report::note(&format!("SKIP {} {} {name}: {test} cannot run here", exercise.lab, exercise.id));
+    }
+    match &variant.fails {
+        Some(mistake) if !exercise.tests.iter().any(|t| t.name == mistake.test) => {
+            found.push(fault(
+                exercise,
+                &format!("{name} is meant to fail {:?}, which is no test", mistake.test),
+            ));
+        }
+        Some(mistake)
+            if failed.is_empty()
+                && exercise.tests.iter().any(|t| t.name == mistake.test && judge::missing(t).is_none()) =>
+        {
+            found.push(fault(exercise, &format!("{name} passes {}, but {}", mistake.test, mistake.why)));
+        }
+        None if name.starts_with("wrong") => {
+            found.push(fault(exercise, &format!("{name} does not say \"Fails `test`: why\" in a comment")));
+        }
+        None if name == "starter" && failed.is_empty() => {
+            found.push(fault(exercise, "the starter fails no test"))
+        }
+        _ => (),
+    }
+    Ok(found)
+}
+
+/// The tests to run: of a wrong one only the test meant for it.
+fn needed<'a>(exercise: &'a Exercise, variant: &Variant) -> Vec<&'a Test> {
+    let meant = |t: &&Test| variant.fails.as_ref().is_none_or(|m| m.test == t.name);
+    exercise.tests.iter().filter(meant).collect()
+}
+
+/// The spec has the tests of the list, no more and no fewer.
+fn names_agree(exercise: &Exercise, built: &Built) -> anyhow::Result<Option<String>> {
+    let mut command = Command::new(&built.program);
+    command.args(["--list", "--ignored", "--format=terse"]);
+    let out = built.place.join("out/list");
+    command.stdout(fs::File::create(&out)?);
+    let ran = process::run_quietly(command, Duration::from_secs(20))?;
+    let said = fs::read_to_string(out)?;
+    let there: BTreeSet<&str> = said.lines().filter_map(|l| l.strip_suffix(": test")).collect();
+    let listed: BTreeSet<&str> = exercise.tests.iter().map(|t| t.name.as_str()).collect();
+    let fine = ran == Ended::Exit(0) && there == listed && listed.len() == exercise.tests.len();
+    Ok((!fine).then(|| fault(exercise, &format!("exercises.toml lists {listed:?}, the spec has {there:?}"))))
+}
