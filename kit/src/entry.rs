@@ -218,7 +218,7 @@ fn replay(lab: Lab, common: &Common, which: &Path) -> u8 {
 fn session(common: &Common) -> Session {
     let terminal = Terminal::new(common.json, common.big, common.no_color);
     let (stepping, quick, verbose) = (common.step, common.quick, common.verbose);
-    Session::new(terminal, Telling { stepping, quick, verbose, kept: common.kept() })
+    Session::new(terminal, Telling { stepping, quick, verbose, kept: common.kept(), json: common.json })
 }
 
 /// Says that the narration could not be written (a full disk, say).

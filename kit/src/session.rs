@@ -9,7 +9,7 @@ use crate::event::{
     Bars, Check, Ending, Event, Header, Hexdump, Item, Lanes, Lines, Listing, Metric, Place, Predict, Step,
     Table,
 };
-use crate::render::Terminal;
+use crate::render::{self, Terminal};
 use crate::run::Run;
 use crate::stats::Summary;
 use crate::{cleanup, sys};
@@ -33,6 +33,8 @@ pub struct Session {
     verbose: u8,
     /// Whether the run is kept besides being told: as JSON, a report or a saved run.
     kept: bool,
+    /// Whether standard output is for programs.
+    json: bool,
     so: (String, String),
 }
 
@@ -43,12 +45,13 @@ pub(crate) struct Telling {
     pub(crate) quick: bool,
     pub(crate) verbose: u8,
     pub(crate) kept: bool,
+    pub(crate) json: bool,
 }
 
 impl Session {
     /// A session that tells on `terminal`.
     pub(crate) fn new(terminal: Terminal, telling: Telling) -> Self {
-        let Telling { stepping, quick, verbose, kept } = telling;
+        let Telling { stepping, quick, verbose, kept, json } = telling;
         Self {
             run: Run::default(),
             terminal,
@@ -58,6 +61,7 @@ impl Session {
             quick,
             verbose,
             kept,
+            json,
             so: Default::default(),
         }
     }
@@ -181,6 +185,24 @@ impl Session {
     /// Says which part of the lesson this machine could not show, the evidence, and what would help.
     pub fn missing(&mut self, what: impl Into<String>, why: impl Into<String>, fix: impl Into<String>) {
         self.item(Item::Missing { what: what.into(), why: why.into(), fix: fix.into() });
+    }
+
+    /// Shows a table on a terminal until the next thing told takes its place, as `top` does. It is no part of the
+    /// run: what matters in the end is told again.
+    pub fn passing(&mut self, table: Table) {
+        self.terminal.passing(&Item::Table(table));
+    }
+
+    /// Whether [`passing`](Self::passing) shows anything.
+    pub fn on_terminal(&self) -> bool {
+        self.terminal.animated()
+    }
+
+    /// Under `--json`, a line of its own ahead of the document: for events too many to be kept. Otherwise nothing.
+    pub fn stream(&mut self, event: &serde_json::Value) {
+        if self.json && let Err(e) = render::print_line(&event.to_string()) {
+            self.terminal.fail(e);
+        }
     }
 
     /// Judges something that must hold. A failed one makes the run's exit code 1.

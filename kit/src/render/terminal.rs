@@ -25,6 +25,8 @@ pub(crate) struct Terminal {
     failed: Option<io::Error>,
     recorded: bool,
     checks: Vec<crate::event::Check>,
+    /// Lines on the screen that the next output replaces.
+    passing: usize,
 }
 
 impl Terminal {
@@ -47,6 +49,7 @@ impl Terminal {
             failed: None,
             recorded: false,
             checks: Vec::new(),
+            passing: 0,
         }
     }
 
@@ -63,6 +66,11 @@ impl Terminal {
     /// What went wrong with the output, other than a reader that went away.
     pub(crate) fn failure(&mut self) -> Option<io::Error> {
         self.failed.take()
+    }
+
+    /// Notes that output of another kind failed; told at the end.
+    pub(crate) fn fail(&mut self, e: io::Error) {
+        self.failed.get_or_insert(e);
     }
 
     pub(crate) fn event(&mut self, event: &Event) {
@@ -121,6 +129,20 @@ impl Terminal {
     }
 
     fn item(&mut self, item: &Item) {
+        let text = self.drawn(item);
+        self.put(&text);
+    }
+
+    /// Shows something until the next output takes its place; nothing where lines cannot be taken back.
+    pub(crate) fn passing(&mut self, item: &Item) {
+        if self.animated() {
+            let text = self.drawn(item);
+            self.put(&text);
+            self.passing = text.lines().count();
+        }
+    }
+
+    fn drawn(&self, item: &Item) -> String {
         let width = self.width - INDENT;
         let text = match item {
             Item::Say { text } => wrap(&marked(text), width, ""),
@@ -157,7 +179,7 @@ impl Terminal {
         };
         let after = if self.big { "\n" } else { "" };
         let text: String = text.lines().map(|l| format!("{}\n", fitted(l, width))).collect();
-        self.put(&format!("{}{after}", indented(&text)));
+        format!("{}{after}", indented(&text))
     }
 
     /// The checks: those that held side by side, those that failed a line each.
@@ -250,7 +272,11 @@ impl Terminal {
         if self.closed || self.failed.is_some() {
             return;
         }
-        let clean = clean(text, self.colour);
+        let clean = match std::mem::take(&mut self.passing) {
+            0 => clean(text, self.colour),
+            // Up so many lines (CUU), and erase from there to the screen's end (ED).
+            n => format!("\x1b[{n}A\x1b[J{}", clean(text, self.colour)),
+        };
         let result =
             if self.to_stderr { write_to(io::stderr(), &clean) } else { write_to(io::stdout(), &clean) };
         match result {

@@ -1,0 +1,241 @@
+/* Counts system calls where they return: only then is it known how they went. */
+#include "follow.h"
+
+enum by { BY_SYSCALL, BY_PROCESS, BY_THREAD };
+const volatile u32 by = BY_PROCESS;
+const volatile u32 timing = 0;        /* whether to time calls: one more program, at their entry */
+const volatile u32 failures_only = 0;
+const volatile u32 only_syscall = ~0; /* ~0: all */
+const volatile u64 slower_than = 0;   /* ns; needs timing */
+
+#define MAX_ERRNO 4095 /* include/linux/err.h */
+#define TS_COMPAT 2    /* arch/x86/include/asm/thread_info.h: this call came through the 32-bit entry */
+#define COMPAT (1u << 31)
+#define RT_SIGRETURN 15
+
+struct key {
+	u32 id; /* process or thread; 0: all together */
+	u32 nr; /* COMPAT set: of the 32-bit table */
+};
+
+struct calls {
+	u64 count;
+	u64 failed;
+};
+
+/* A copy for each CPU: no two of them ever write to the same one. */
+struct {
+	__uint(type, PERCPU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct key);
+	__type(value, struct calls);
+} calls SEC(".maps");
+
+struct failure {
+	struct key call;
+	u32 errno;
+};
+
+struct {
+	__uint(type, PERCPU_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct failure);
+	__type(value, u64);
+} failures SEC(".maps");
+
+/* Latency: four buckets to a power of two. */
+#define BUCKETS 160
+struct latency {
+	u64 ns;
+	u64 max;
+	u32 buckets[BUCKETS];
+};
+
+struct {
+	__uint(type, PERCPU_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct key);
+	__type(value, struct latency);
+} latencies SEC(".maps");
+
+/* When the task's call began: storage that belongs to the task, and goes with it. */
+struct {
+	__uint(type, TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u32);
+	__type(value, u64);
+} begun SEC(".maps");
+
+struct name {
+	char comm[16];
+};
+
+/* The names of processes that have been seen, for those that are gone when the table is shown. */
+struct {
+	__uint(type, HASH);
+	__uint(max_entries, 16384);
+	__type(key, u32);
+	__type(value, struct name);
+} comms SEC(".maps");
+
+inline void remember_name(struct task_struct *task, u32 id)
+{
+	struct name name;
+
+	bpf_probe_read_kernel(&name, sizeof(name), task->comm);
+	bpf_map_update_elem(&comms, &id, &name, BPF_ANY);
+}
+
+inline u32 bucket_of(u64 ns)
+{
+	u32 log = 0;
+	u64 rest = ns;
+
+	if (ns < 8)
+		return ns; /* 0 to 7 are their own */
+	if (rest >> 32) { log += 32; rest >>= 32; }
+	if (rest >> 16) { log += 16; rest >>= 16; }
+	if (rest >> 8) { log += 8; rest >>= 8; }
+	if (rest >> 4) { log += 4; rest >>= 4; }
+	if (rest >> 2) { log += 2; rest >>= 2; }
+	if (rest >> 1) log += 1;
+	/* The power of two, and the two bits after the first. */
+	log = (log - 1) * 4 + ((ns >> (log - 2)) & 3);
+	return log < BUCKETS ? log : BUCKETS - 1;
+}
+
+inline int on_exit(struct task_struct *task, u32 nr, s64 ret)
+{
+	struct key key = {};
+	u64 *start, ns = 0;
+
+	if (!wanted(task))
+		return 0;
+	if (nr == ~0u)
+		nr = RT_SIGRETURN; /* it has put back the registers of before the signal, its own number gone */
+	if (task->thread_info.status & TS_COMPAT)
+		nr |= COMPAT;
+	if (only_syscall != ~0u && nr != only_syscall)
+		return 0;
+	int failed = ret < 0 && ret >= -MAX_ERRNO;
+	if (failures_only && !failed)
+		return 0;
+	if (timing) {
+		start = bpf_task_storage_get(&begun, task, 0, 0);
+		if (start && *start) {
+			ns = bpf_ktime_get_ns() - *start;
+			*start = 0;
+		}
+		if (ns < slower_than)
+			return 0;
+	}
+	key.id = by == BY_PROCESS ? task->tgid : by == BY_THREAD ? task->pid : 0;
+	key.nr = nr;
+
+	struct calls *c = bpf_map_lookup_elem(&calls, &key);
+	if (!c) {
+		struct calls none = {};
+		if (by != BY_SYSCALL)
+			remember_name(task, key.id);
+		if (bpf_map_update_elem(&calls, &key, &none, BPF_NOEXIST) == -7 /* E2BIG */) {
+			LOSE(map_full);
+			return 0;
+		}
+		c = bpf_map_lookup_elem(&calls, &key);
+		if (!c)
+			return 0;
+	}
+	c->count++;
+	if (failed) {
+		struct failure failure = { key, -ret };
+		u64 *n = bpf_map_lookup_elem(&failures, &failure);
+		c->failed++;
+		if (n) {
+			++*n;
+		} else {
+			u64 one = 1;
+			if (bpf_map_update_elem(&failures, &failure, &one, BPF_ANY))
+				LOSE(map_full);
+		}
+	}
+	if (timing && ns) {
+		struct latency *l = bpf_map_lookup_elem(&latencies, &key);
+		if (!l) {
+			static const struct latency none;
+			bpf_map_update_elem(&latencies, &key, &none, BPF_NOEXIST);
+			l = bpf_map_lookup_elem(&latencies, &key);
+			if (!l) {
+				LOSE(map_full);
+				return 0;
+			}
+		}
+		l->ns += ns;
+		if (ns > l->max)
+			l->max = ns;
+		u32 bucket = bucket_of(ns);
+		if (bucket < BUCKETS)
+			l->buckets[bucket]++;
+	}
+	return 0;
+}
+
+inline int on_enter(struct task_struct *task)
+{
+	if (!wanted(task))
+		return 0;
+	u64 *start = bpf_task_storage_get(&begun, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (start)
+		*start = bpf_ktime_get_ns();
+	return 0;
+}
+
+SEC("tp_btf/sys_exit")
+int sys_exit(u64 *ctx)
+{
+	struct pt_regs *regs = (void *)ctx[0];
+
+	return on_exit(bpf_get_current_task_btf(), regs->orig_ax, ctx[1]);
+}
+
+SEC("raw_tp/sys_exit")
+int raw_sys_exit(u64 *ctx)
+{
+	struct pt_regs *regs = (void *)ctx[0];
+	u64 nr;
+
+	bpf_probe_read_kernel(&nr, sizeof(nr), &regs->orig_ax);
+	return on_exit(bpf_get_current_task_btf(), nr, ctx[1]);
+}
+
+/* The layout of a tracepoint's record: its format file in tracefs. */
+struct sys_exit_record {
+	u64 common;
+	s64 nr;
+	s64 ret;
+};
+
+SEC("tp/raw_syscalls/sys_exit")
+int tp_sys_exit(struct sys_exit_record *record)
+{
+	return on_exit(bpf_get_current_task_btf(), record->nr, record->ret);
+}
+
+SEC("tp_btf/sys_enter")
+int sys_enter(u64 *ctx)
+{
+	return on_enter(bpf_get_current_task_btf());
+}
+
+SEC("raw_tp/sys_enter")
+int raw_sys_enter(u64 *ctx)
+{
+	return on_enter(bpf_get_current_task_btf());
+}
+
+SEC("tp/raw_syscalls/sys_enter")
+int tp_sys_enter(void *record)
+{
+	return on_enter(bpf_get_current_task_btf());
+}

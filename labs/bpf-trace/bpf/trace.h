@@ -1,0 +1,133 @@
+/* What every program here needs, and nothing else: no vmlinux.h, no libbpf.
+ *
+ * Naming, which the loader (src/tracer.rs) goes by: a function is called after the tracepoint that it is for, alone
+ * or behind raw_ or tp_: sys_exit in tp_btf/sys_exit, raw_sys_exit in raw_tp/sys_exit, tp_sys_exit in
+ * tp/raw_syscalls/sys_exit. The loader takes the first of the three that this kernel lets it attach.
+ */
+#pragma once
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef int s32;
+typedef long long s64;
+
+#define SEC(name) __attribute__((section(name), used))
+#define inline static inline __attribute__((always_inline))
+
+char LICENSE[] SEC("license") = "GPL";
+
+/* Maps, described to the loader by BTF: the members are pointers whose types carry the values. */
+#define __uint(name, value) int (*name)[value]
+#define __type(name, type) type *name
+enum { HASH = 1, ARRAY = 2, PERCPU_HASH = 5, PERCPU_ARRAY = 6, STACK_TRACE = 7, RINGBUF = 27, TASK_STORAGE = 29 };
+enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_F_NO_PREALLOC = 1, BPF_LOCAL_STORAGE_GET_F_CREATE = 1 };
+
+/* Helpers, by number: enum bpf_func_id in include/uapi/linux/bpf.h. */
+static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+static long (*bpf_map_update_elem)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
+static long (*bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
+static u64 (*bpf_ktime_get_ns)(void) = (void *)5;
+static u64 (*bpf_get_current_pid_tgid)(void) = (void *)14;
+static u64 (*bpf_get_current_uid_gid)(void) = (void *)15;
+static long (*bpf_get_current_comm)(void *buf, u32 size) = (void *)16;
+static long (*bpf_get_stackid)(void *ctx, void *map, u64 flags) = (void *)27;
+static u64 (*bpf_get_current_cgroup_id)(void) = (void *)80;
+static long (*bpf_probe_read_user)(void *to, u32 size, const void *from) = (void *)112;
+static long (*bpf_probe_read_kernel)(void *to, u32 size, const void *from) = (void *)113;
+static long (*bpf_probe_read_user_str)(void *to, u32 size, const void *from) = (void *)114;
+static long (*bpf_probe_read_kernel_str)(void *to, u32 size, const void *from) = (void *)115;
+static void *(*bpf_ringbuf_reserve)(void *ringbuf, u64 size, u64 flags) = (void *)131;
+static void (*bpf_ringbuf_submit)(void *data, u64 flags) = (void *)132;
+static void (*bpf_ringbuf_discard)(void *data, u64 flags) = (void *)133;
+static void *(*bpf_task_storage_get)(void *map, void *task, void *value, u64 flags) = (void *)156;
+static void *(*bpf_get_current_task_btf)(void) = (void *)158;
+
+/* What is read of the kernel's structures. Only names and types matter: the loader puts in the offsets that the
+ * running kernel's BTF gives (CO-RE). */
+#define CORE __attribute__((preserve_access_index))
+
+struct pt_regs {
+	u64 orig_ax;
+} CORE;
+
+struct thread_info {
+	u32 status;
+} CORE;
+
+typedef struct {
+	s32 counter;
+} atomic_t;
+
+struct signal_struct {
+	atomic_t live;
+} CORE;
+
+struct task_struct {
+	struct thread_info thread_info;
+	s32 pid;
+	s32 tgid;
+	s32 exit_code;
+	struct task_struct *real_parent;
+	struct signal_struct *signal;
+	char comm[16];
+} CORE;
+
+/* The filter. Set before the program is loaded: .rodata is frozen then, so the verifier knows the values and drops
+ * the branches that they rule out. What nobody asked for costs nothing. */
+const volatile u32 self_tgid = 0;   /* the tracer, never traced */
+const volatile u32 only_tgid = 0;   /* 0: all */
+const volatile u32 only_tid = 0;    /* 0: all */
+const volatile u32 by_uid = 0;      /* whether only_uid counts: uid 0 is a user, too */
+const volatile u32 only_uid = 0;
+const volatile u64 only_cgroup = 0; /* 0: all; the inode number of its folder */
+const volatile u32 by_comm = 0;
+const volatile char only_comm[16] = {};
+const volatile u32 follow = 0;      /* only what descends from the tracer's command */
+
+/* Processes that descend from the command. */
+struct {
+	__uint(type, HASH);
+	__uint(max_entries, 32768);
+	__type(key, u32);
+	__type(value, u8);
+} followed SEC(".maps");
+
+/* What could not be kept, by reason: each is shown. */
+struct {
+	u64 ring_full;
+	u64 map_full;
+	u64 unread; /* a string in memory that could not be read just then */
+} lost;
+#define LOSE(reason) __sync_fetch_and_add(&lost.reason, 1)
+
+/* Whether the current task is one to be traced. */
+inline int wanted(struct task_struct *task)
+{
+	u32 tgid = task->tgid;
+
+	if (tgid == self_tgid)
+		return 0;
+	if (only_tgid && tgid != only_tgid)
+		return 0;
+	if (only_tid && (u32)task->pid != only_tid)
+		return 0;
+	if (by_uid && (u32)bpf_get_current_uid_gid() != only_uid)
+		return 0;
+	if (only_cgroup && bpf_get_current_cgroup_id() != only_cgroup)
+		return 0;
+	if (by_comm) {
+		char comm[16];
+		bpf_get_current_comm(comm, sizeof(comm));
+		for (int i = 0; i < 16; i++) {
+			if (comm[i] != only_comm[i])
+				return 0;
+			if (!comm[i])
+				break;
+		}
+	}
+	if (follow && !bpf_map_lookup_elem(&followed, &tgid))
+		return 0;
+	return 1;
+}

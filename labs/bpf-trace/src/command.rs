@@ -1,0 +1,154 @@
+//! The command that is traced, and the wait for what comes first: its end, an event, a moment, Ctrl-C.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use kit::SysError;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// The command under the tracer. Killed and waited for when dropped before its end.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    pidfd: OwnedFd,
+    /// Set when it has ended.
+    status: Option<ExitStatus>,
+}
+
+impl Running {
+    /// Starts the command. Programs that follow must be attached already: the kernel marks it when its exec succeeds.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT: no such program; EACCES: not executable; and those of pidfd_open(2), Linux 5.3.
+    pub fn start(words: &[OsString]) -> Result<Self, SysError> {
+        let (program, arguments) = words.split_first().ok_or(SysError::new("no command", libc::EINVAL))?;
+        let child = Command::new(program)
+            .args(arguments)
+            .spawn()
+            .map_err(SysError::io(format!("exec({:?})", program.display().to_string())))?;
+        // Nobody else waits for this child, so its PID is still its own.
+        let pid = rustix::process::Pid::from_child(&child);
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+            .map_err(|e| SysError::new("pidfd_open", e.raw_os_error()))?;
+        Ok(Self { child, pidfd, status: None })
+    }
+
+    /// Its PID.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it has.
+    pub fn status(&self) -> Option<ExitStatus> {
+        self.status
+    }
+
+    /// How it ended, in words.
+    pub fn ending(&self) -> String {
+        match self.status.map(|s| (s.code(), s.signal())) {
+            Some((Some(code), _)) => format!("exited with {code}"),
+            Some((_, Some(signal))) => match Signal::try_from(signal) {
+                Ok(signal) => format!("killed by {signal}"),
+                Err(_) => format!("killed by signal {signal}"),
+            },
+            _ => "still runs".into(),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.status.is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// What the wait came back for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// The interval is over.
+    Interval,
+    /// There are events.
+    Events,
+    /// The command has ended.
+    Ended,
+    /// The time is up.
+    Time,
+    /// SIGINT, SIGTERM or SIGHUP.
+    Interrupted,
+}
+
+/// Waits, and knows when it is over. From its making on, the three signals above only wake it.
+#[derive(Debug)]
+pub struct Wait {
+    signals: SignalFd,
+    until: Option<Instant>,
+    interval: Duration,
+    next: Instant,
+}
+
+impl Wait {
+    /// Waits at most for `duration` (without one: for ever), and wakes up each `interval`.
+    pub fn new(duration: Option<Duration>, interval: Duration) -> Result<Self, SysError> {
+        let set: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+        set.thread_block().map_err(SysError::nix("sigprocmask"))?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let signals = SignalFd::with_flags(&set, flags).map_err(SysError::nix("signalfd"))?;
+        let now = Instant::now();
+        Ok(Self { signals, until: duration.map(|d| now + d), interval, next: now + interval })
+    }
+
+    /// Blocks until something is to be done. Of several, what ends the trace comes last, so that nothing is left unread.
+    pub fn next(
+        &mut self,
+        events: Option<BorrowedFd<'_>>,
+        mut command: Option<&mut Running>,
+    ) -> Result<Wake, SysError> {
+        loop {
+            let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+            fds.extend(events.map(|e| PollFd::new(e, PollFlags::POLLIN)));
+            let running = command.as_deref().filter(|c| c.status.is_none());
+            fds.extend(running.map(|c| PollFd::new(c.pidfd.as_fd(), PollFlags::POLLIN)));
+            let has_command = running.is_some();
+            let wake = self.until.map_or(self.next, |u| u.min(self.next));
+            let left = wake.saturating_duration_since(Instant::now());
+            // Rounded up: a timeout of 0 would spin through the last millisecond.
+            let timeout = PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX);
+            match poll(&mut fds, timeout) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(e) => return Err(SysError::nix("poll")(e)),
+            }
+            let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
+            drop(fds);
+            if ready[0] && self.signals.read_signal().map_err(SysError::nix("read(signalfd)"))?.is_some() {
+                return Ok(Wake::Interrupted);
+            }
+            if has_command && ready.last() == Some(&true)
+                && let Some(command) = command.as_deref_mut()
+            {
+                command.status = Some(command.child.wait().map_err(SysError::io("wait4"))?);
+                return Ok(Wake::Ended);
+            }
+            let now = Instant::now();
+            if self.until.is_some_and(|u| u <= now) {
+                return Ok(Wake::Time);
+            }
+            if self.next <= now {
+                // Late is late: intervals that were missed are not made up for.
+                self.next = now + self.interval;
+                return Ok(Wake::Interval);
+            }
+            if events.is_some() && ready[1] {
+                return Ok(Wake::Events);
+            }
+        }
+    }
+}

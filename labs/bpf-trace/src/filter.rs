@@ -1,0 +1,64 @@
+//! What to trace: set into a program's constants before it is loaded.
+
+use std::path::Path;
+
+use kit::SysError;
+
+/// Which tasks to trace; `None` means any. Held together by "and".
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// The process (its PID).
+    pub pid: Option<u32>,
+    /// The thread (its TID).
+    pub tid: Option<u32>,
+    /// The user (effective UID).
+    pub uid: Option<u32>,
+    /// The thread's name; the kernel keeps 15 bytes of it.
+    pub comm: Option<String>,
+    /// The cgroup (v2): the inode number of its folder.
+    pub cgroup: Option<u64>,
+    /// Only the command that the tracer starts, and what descends from it.
+    pub follow: bool,
+}
+
+/// The constants of `bpf/trace.h`, as bytes: they live as long as the loader that takes them.
+#[derive(Debug)]
+pub(crate) struct Constants(Vec<(&'static str, Vec<u8>)>);
+
+impl Constants {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+        self.0.iter().map(|(name, bytes)| (*name, bytes.as_slice()))
+    }
+}
+
+impl Filter {
+    /// The id by which programs know the cgroup at `path`.
+    pub fn cgroup_id(path: &Path) -> Result<u64, SysError> {
+        use std::os::unix::fs::MetadataExt as _;
+        let call = format!("stat({:?})", path.display().to_string());
+        let folder = std::fs::metadata(path).map_err(SysError::io(call.clone()))?;
+        if !path.join("cgroup.procs").exists() {
+            return Err(SysError::new(call, 0).with_detail("not the folder of a cgroup"));
+        }
+        Ok(folder.ino())
+    }
+
+    pub(crate) fn constants(&self, tracer: u32) -> Constants {
+        let u32s = |n: u32| n.to_ne_bytes().to_vec();
+        let mut comm = [0_u8; 16];
+        let name = self.comm.as_deref().unwrap_or_default().as_bytes();
+        let len = name.len().min(15);
+        comm[..len].copy_from_slice(&name[..len]);
+        Constants(vec![
+            ("self_tgid", u32s(tracer)),
+            ("only_tgid", u32s(self.pid.unwrap_or(0))),
+            ("only_tid", u32s(self.tid.unwrap_or(0))),
+            ("by_uid", u32s(self.uid.is_some().into())),
+            ("only_uid", u32s(self.uid.unwrap_or(0))),
+            ("only_cgroup", self.cgroup.unwrap_or(0).to_ne_bytes().to_vec()),
+            ("by_comm", u32s(self.comm.is_some().into())),
+            ("only_comm", comm.to_vec()),
+            ("follow", u32s(self.follow.into())),
+        ])
+    }
+}

@@ -1,0 +1,10 @@
+//! How can a program see every system call on a machine at a cost of a few percent, and why is that safe?
+
+pub mod filter;
+pub mod s1_by_hand;
+pub mod sys;
+pub mod syscalls;
+pub mod tracer;
+
+pub use filter::Filter;
+pub use tracer::{Attached, Lost, Means, Plan, TraceError, Tracer};

@@ -1,0 +1,333 @@
+//! Loads an object, attaches its programs, and keeps them: the way from C to a running kernel.
+//!
+//! A hook is the name of a tracepoint. An object may hold up to three programs for one, called `sys_exit`,
+//! `raw_sys_exit` and `tp_sys_exit`; the first that this kernel takes is attached (see `bpf/trace.h`).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use aya::maps::{Array, Map, MapData, PerCpuHashMap, RingBuf};
+use aya::programs::{Program, ProgramError};
+use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Pod};
+use kit::SysError;
+
+use crate::filter::Filter;
+use crate::sys::{bpf, perf};
+
+/// By what a program is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Means {
+    /// A tracepoint whose arguments are typed by BTF: read without a helper. Linux 5.5.
+    TpBtf,
+    /// A tracepoint's raw arguments. Linux 4.17.
+    RawTp,
+    /// A tracepoint's record, by way of perf and tracefs. Linux 4.7.
+    Tracepoint,
+    /// A function of a program or a library.
+    Uprobe,
+    /// A timer on each CPU.
+    PerfEvent,
+}
+
+impl fmt::Display for Means {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TpBtf => "tp_btf",
+            Self::RawTp => "raw_tp",
+            Self::Tracepoint => "tracepoint",
+            Self::Uprobe => "uprobe",
+            Self::PerfEvent => "perf_event",
+        })
+    }
+}
+
+/// Why a trace cannot begin or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    /// The kernel tells no types: offsets in its structures are unknown.
+    #[error("this kernel has no BTF: where members are in its structures is unknown")]
+    NoBtf(#[source] SysError),
+    /// A call failed: loading (with the verifier's word), attaching, reading a map.
+    #[error("{0}")]
+    Sys(#[from] SysError),
+    /// The object does not fit this kernel or this program.
+    #[error("{0}")]
+    Object(String),
+    /// None of a hook's programs can be attached.
+    #[error("cannot attach to {hook}: {tried}")]
+    Hook {
+        /// The tracepoint.
+        hook: String,
+        /// What was tried, and what the kernel said.
+        tried: String,
+        /// The first refusal.
+        #[source]
+        source: SysError,
+    },
+}
+
+impl From<EbpfError> for TraceError {
+    fn from(e: EbpfError) -> Self {
+        sys_error("load the object", &e).map_or_else(|| Self::Object(e.to_string()), Self::Sys)
+    }
+}
+
+impl From<aya::maps::MapError> for TraceError {
+    fn from(e: aya::maps::MapError) -> Self {
+        sys_error("bpf(BPF_MAP_*)", &e).map_or_else(|| Self::Object(e.to_string()), Self::Sys)
+    }
+}
+
+impl From<ProgramError> for TraceError {
+    fn from(e: ProgramError) -> Self {
+        Self::Sys(refused(&e))
+    }
+}
+
+/// The system call behind an error of aya's, if there is one in its chain.
+fn sys_error(call: &'static str, e: &(dyn std::error::Error + 'static)) -> Option<SysError> {
+    let mut next = Some(e);
+    while let Some(e) = next {
+        if let Some(errno) = e.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
+            return Some(SysError::new(call, errno));
+        }
+        next = e.source();
+    }
+    None
+}
+
+/// What the kernel said of a program that it does not take.
+pub(crate) fn refused(e: &ProgramError) -> SysError {
+    let call = match e {
+        ProgramError::LoadError { .. } => "bpf(BPF_PROG_LOAD)",
+        _ => "attach",
+    };
+    let detail = match e {
+        ProgramError::LoadError { verifier_log, .. } => bpf::refusal(&verifier_log.to_string()),
+        other => other.to_string(),
+    };
+    let found = sys_error(call, e).unwrap_or_else(|| SysError::new(call, 0));
+    found.with_detail(detail)
+}
+
+/// What to load, and how.
+#[derive(Debug, Default)]
+pub struct Plan<'a> {
+    /// The object file.
+    pub object: &'a [u8],
+    /// Tracepoints to attach to; programs of the object for others are not loaded.
+    pub hooks: &'a [&'a str],
+    /// Whom to trace.
+    pub filter: Filter,
+    /// Constants of the object's own: name and value.
+    pub constants: Vec<(&'static str, Vec<u8>)>,
+    /// Maps whose size is not the object's.
+    pub entries: Vec<(&'static str, u32)>,
+    /// Use these means only, instead of the first that works.
+    pub means: Option<Means>,
+}
+
+/// Something attached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attached {
+    /// To what.
+    pub hook: String,
+    /// By what.
+    pub means: Means,
+    /// The program's id in the kernel.
+    pub id: u32,
+}
+
+/// Programs at work; all of it ends when this is dropped, or with the process.
+pub struct Tracer {
+    ebpf: Ebpf,
+    attached: Vec<Attached>,
+    /// What was attached without aya.
+    _links: Vec<OwnedFd>,
+}
+
+impl fmt::Debug for Tracer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tracer").field("attached", &self.attached).finish_non_exhaustive()
+    }
+}
+
+impl Tracer {
+    /// Loads what `plan` says and attaches it. From the return on, nothing is missed.
+    pub fn start(plan: &Plan<'_>) -> Result<Self, TraceError> {
+        let mut tracer = Self::load(plan)?;
+        for hook in plan.hooks {
+            tracer.hook(hook, plan.means)?;
+        }
+        Ok(tracer)
+    }
+
+    /// Makes the maps; loads and attaches no program yet.
+    pub(crate) fn load(plan: &Plan<'_>) -> Result<Self, TraceError> {
+        let constants = plan.filter.constants(std::process::id());
+        let mut loader = EbpfLoader::new();
+        let btf = kernel_btf()?;
+        loader.btf(Some(btf)).allow_unsupported_maps();
+        for (name, bytes) in constants.iter() {
+            loader.override_global(name, bytes, false);
+        }
+        for (name, bytes) in &plan.constants {
+            loader.override_global(*name, bytes.as_slice(), true);
+        }
+        for (name, entries) in &plan.entries {
+            loader.map_max_entries(name, *entries);
+        }
+        let ebpf = loader.load(plan.object)?;
+        Ok(Self { ebpf, attached: Vec::new(), _links: Vec::new() })
+    }
+
+    /// Attaches the first of the hook's programs that this kernel takes.
+    fn hook(&mut self, hook: &str, only: Option<Means>) -> Result<(), TraceError> {
+        let mut tried: Vec<(Means, SysError)> = Vec::new();
+        for (means, prefix) in [(Means::TpBtf, ""), (Means::RawTp, "raw_"), (Means::Tracepoint, "tp_")] {
+            if only.is_some_and(|m| m != means) {
+                continue;
+            }
+            let name = format!("{prefix}{hook}");
+            let Some(program) = self.ebpf.program_mut(&name) else { continue };
+            let done = match program {
+                Program::BtfTracePoint(p) => {
+                    p.load(hook, kernel_btf()?).and_then(|()| p.attach().map(drop)).map_err(|e| refused(&e))
+                }
+                Program::RawTracePoint(p) => {
+                    p.load().and_then(|()| p.attach(hook).map(drop)).map_err(|e| refused(&e))
+                }
+                Program::TracePoint(p) => p.load().map_err(|e| refused(&e)).and_then(|()| {
+                    let program = p.fd().map_err(|e| refused(&e))?;
+                    let tracefs = perf::private_tracefs()?;
+                    let id = perf::tracepoint_id(tracefs.as_fd(), &format!("raw_syscalls/{hook}"))?;
+                    self._links.push(perf::attach_tracepoint(program.as_fd(), id)?);
+                    Ok(())
+                }),
+                other => {
+                    return Err(TraceError::Object(format!("{name} is a {:?}", other.prog_type())));
+                }
+            };
+            match done {
+                Ok(()) => return self.note(&name, hook, means),
+                Err(e) => tried.push((means, e)),
+            }
+        }
+        let words: Vec<String> = tried.iter().map(|(means, e)| format!("{means}: {e}")).collect();
+        match tried.into_iter().next() {
+            Some((_, source)) => {
+                Err(TraceError::Hook { hook: hook.into(), tried: words.join("; "), source })
+            }
+            None => Err(TraceError::Object(format!("no program for {hook} by these means"))),
+        }
+    }
+
+    /// Keeps in mind that the program `name` is attached.
+    pub(crate) fn note(&mut self, name: &str, hook: &str, means: Means) -> Result<(), TraceError> {
+        let program = self.program(name)?;
+        let id = bpf::prog_info(program.fd()?.as_fd())?.id;
+        self.attached.push(Attached { hook: hook.into(), means, id });
+        Ok(())
+    }
+
+    pub(crate) fn program(&self, name: &str) -> Result<&Program, TraceError> {
+        self.ebpf.program(name).ok_or_else(|| TraceError::Object(format!("no program {name}")))
+    }
+
+    pub(crate) fn program_mut(&mut self, name: &str) -> Result<&mut Program, TraceError> {
+        self.ebpf.program_mut(name).ok_or_else(|| TraceError::Object(format!("no program {name}")))
+    }
+
+    /// What is attached, in the order of the plan.
+    pub fn attached(&self) -> &[Attached] {
+        &self.attached
+    }
+
+    /// The descriptors of the attached programs, for questions to the kernel about them.
+    pub fn infos(&self) -> Result<Vec<(Attached, bpf::ProgInfo)>, TraceError> {
+        let mut infos = Vec::new();
+        for (_, program) in self.ebpf.programs() {
+            let Ok(fd) = program.fd() else { continue };
+            let info = bpf::prog_info(fd.as_fd())?;
+            infos.extend(self.attached.iter().filter(|a| a.id == info.id).map(|a| (a.clone(), info)));
+        }
+        Ok(infos)
+    }
+
+    fn map(&self, name: &str) -> Result<&Map, TraceError> {
+        self.ebpf.map(name).ok_or_else(|| TraceError::Object(format!("no map {name}")))
+    }
+
+    /// Everything in a hash map that has a copy for each CPU: all copies together by `join`.
+    pub(crate) fn per_cpu<K: Pod + Ord, V: Pod>(
+        &self,
+        name: &str,
+        mut join: impl FnMut(&[V]) -> V,
+    ) -> Result<BTreeMap<K, V>, TraceError> {
+        let map: PerCpuHashMap<&MapData, K, V> = PerCpuHashMap::try_from(self.map(name)?)?;
+        let mut all = BTreeMap::new();
+        for item in map.iter() {
+            let (key, values) = item?;
+            all.insert(key, join(&values));
+        }
+        Ok(all)
+    }
+
+    /// Everything in a hash map.
+    pub(crate) fn hash<K: Pod + Ord, V: Pod>(&self, name: &str) -> Result<BTreeMap<K, V>, TraceError> {
+        let map: aya::maps::HashMap<&MapData, K, V> = aya::maps::HashMap::try_from(self.map(name)?)?;
+        let mut all = BTreeMap::new();
+        for item in map.iter() {
+            let (key, value) = item?;
+            all.insert(key, value);
+        }
+        Ok(all)
+    }
+
+    /// The ring buffer `name`, taken out.
+    pub(crate) fn ring(&mut self, name: &str) -> Result<RingBuf<MapData>, TraceError> {
+        let map = self.ebpf.take_map(name).ok_or_else(|| TraceError::Object(format!("no map {name}")))?;
+        Ok(RingBuf::try_from(map)?)
+    }
+
+    /// What could not be kept so far, by reason.
+    pub fn lost(&self) -> Result<Lost, TraceError> {
+        let bss: Array<&MapData, [u64; 3]> = Array::try_from(self.map(".bss")?)?;
+        let [ring_full, map_full, unread] = bss.get(&0, 0)?;
+        let recursion = self.infos()?.iter().map(|(_, info)| info.recursion_misses).sum();
+        Ok(Lost { ring_full, map_full, unread, recursion })
+    }
+}
+
+/// What a trace could not keep: counted in the kernel, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Events for which the ring buffer had no room.
+    pub ring_full: u64,
+    /// Events that needed a place in a full map.
+    pub map_full: u64,
+    /// Strings that could not be read from the process's memory just then.
+    pub unread: u64,
+    /// Runs that the kernel left out since the program was running on that CPU already.
+    pub recursion: u64,
+}
+
+impl Lost {
+    /// Events missing from the result.
+    pub fn events(&self) -> u64 {
+        self.ring_full + self.map_full + self.recursion
+    }
+}
+
+/// The kernel's own types, read once.
+pub(crate) fn kernel_btf() -> Result<&'static Btf, TraceError> {
+    static BTF: std::sync::OnceLock<Result<Btf, SysError>> = std::sync::OnceLock::new();
+    let read = BTF.get_or_init(|| {
+        Btf::from_sys_fs().map_err(|e| {
+            let call = "open(\"/sys/kernel/btf/vmlinux\")";
+            sys_error(call, &e).unwrap_or_else(|| SysError::new(call, 0).with_detail(e.to_string()))
+        })
+    });
+    read.as_ref().map_err(|e| TraceError::NoBtf(e.clone()))
+}
