@@ -200,7 +200,9 @@ impl Session {
 
     /// Under `--json`, a line of its own ahead of the document: for events too many to be kept. Otherwise nothing.
     pub fn stream(&mut self, event: &serde_json::Value) {
-        if self.json && let Err(e) = render::print_line(&event.to_string()) {
+        if self.json
+            && let Err(e) = render::print_line(&event.to_string())
+        {
             self.terminal.fail(e);
         }
     }

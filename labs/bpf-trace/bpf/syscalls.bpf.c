@@ -1,5 +1,6 @@
 /* Counts system calls where they return: only then is it known how they went. */
 #include "follow.h"
+#include "histogram.h"
 
 enum by { BY_SYSCALL, BY_PROCESS, BY_THREAD };
 const volatile u32 by = BY_PROCESS;
@@ -44,20 +45,12 @@ struct {
 	__type(value, u64);
 } failures SEC(".maps");
 
-/* Latency: four buckets to a power of two. */
-#define BUCKETS 160
-struct latency {
-	u64 ns;
-	u64 max;
-	u32 buckets[BUCKETS];
-};
-
 struct {
 	__uint(type, PERCPU_HASH);
 	__uint(max_entries, 16384);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct key);
-	__type(value, struct latency);
+	__type(value, struct histogram);
 } latencies SEC(".maps");
 
 /* When the task's call began: storage that belongs to the task, and goes with it. */
@@ -86,24 +79,6 @@ inline void remember_name(struct task_struct *task, u32 id)
 
 	bpf_probe_read_kernel(&name, sizeof(name), task->comm);
 	bpf_map_update_elem(&comms, &id, &name, BPF_ANY);
-}
-
-inline u32 bucket_of(u64 ns)
-{
-	u32 log = 0;
-	u64 rest = ns;
-
-	if (ns < 8)
-		return ns; /* 0 to 7 are their own */
-	if (rest >> 32) { log += 32; rest >>= 32; }
-	if (rest >> 16) { log += 16; rest >>= 16; }
-	if (rest >> 8) { log += 8; rest >>= 8; }
-	if (rest >> 4) { log += 4; rest >>= 4; }
-	if (rest >> 2) { log += 2; rest >>= 2; }
-	if (rest >> 1) log += 1;
-	/* The power of two, and the two bits after the first. */
-	log = (log - 1) * 4 + ((ns >> (log - 2)) & 3);
-	return log < BUCKETS ? log : BUCKETS - 1;
 }
 
 inline int on_exit(struct task_struct *task, u32 nr, s64 ret)
@@ -161,22 +136,17 @@ inline int on_exit(struct task_struct *task, u32 nr, s64 ret)
 		}
 	}
 	if (timing && ns) {
-		struct latency *l = bpf_map_lookup_elem(&latencies, &key);
-		if (!l) {
-			static const struct latency none;
+		struct histogram *h = bpf_map_lookup_elem(&latencies, &key);
+		if (!h) {
+			static const struct histogram none;
 			bpf_map_update_elem(&latencies, &key, &none, BPF_NOEXIST);
-			l = bpf_map_lookup_elem(&latencies, &key);
-			if (!l) {
+			h = bpf_map_lookup_elem(&latencies, &key);
+			if (!h) {
 				LOSE(map_full);
 				return 0;
 			}
 		}
-		l->ns += ns;
-		if (ns > l->max)
-			l->max = ns;
-		u32 bucket = bucket_of(ns);
-		if (bucket < BUCKETS)
-			l->buckets[bucket]++;
+		histogram_add(h, ns);
 	}
 	return 0;
 }

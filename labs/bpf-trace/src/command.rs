@@ -131,7 +131,8 @@ impl Wait {
             if ready[0] && self.signals.read_signal().map_err(SysError::nix("read(signalfd)"))?.is_some() {
                 return Ok(Wake::Interrupted);
             }
-            if has_command && ready.last() == Some(&true)
+            if has_command
+                && ready.last() == Some(&true)
                 && let Some(command) = command.as_deref_mut()
             {
                 command.status = Some(command.child.wait().map_err(SysError::io("wait4"))?);

@@ -21,13 +21,13 @@ pub fn program(map: BorrowedFd<'_>) -> [u64; 11] {
         insn(0xbf, 2, 10, 0, 0),  //              r2 = r10
         insn(0x07, 2, 0, 0, -4),  //              r2 += -4                  second argument: where the key is
         insn(0x18, 1, PSEUDO_MAP_FD, 0, map.as_raw_fd()), // r1 = map       first argument; an address has 64 bits,
-        insn(0, 0, 0, 0, 0),      //                                        so this instruction is two
+        insn(0, 0, 0, 0, 0), //                                        so this instruction is two
         insn(0x85, 0, 0, 0, MAP_LOOKUP_ELEM), //  call bpf_map_lookup_elem  r0 = where the value is, or null
-        insn(0x15, 0, 0, 2, 0),   //              if r0 == 0 goto out       without this, the verifier refuses
-        insn(0xb7, 1, 0, 0, 1),   //              r1 = 1
-        insn(0xdb, 0, 1, 0, 0),   //              lock *(u64 *)(r0 + 0) += r1   atomic: other CPUs count as well
-        insn(0xb7, 0, 0, 0, 0),   //         out: r0 = 0
-        insn(0x95, 0, 0, 0, 0),   //              exit
+        insn(0x15, 0, 0, 2, 0), //              if r0 == 0 goto out       without this, the verifier refuses
+        insn(0xb7, 1, 0, 0, 1), //              r1 = 1
+        insn(0xdb, 0, 1, 0, 0), //              lock *(u64 *)(r0 + 0) += r1   atomic: other CPUs count as well
+        insn(0xb7, 0, 0, 0, 0), //         out: r0 = 0
+        insn(0x95, 0, 0, 0, 0), //              exit
     ]
 }
 

@@ -1,21 +1,157 @@
-//! The view `syscalls`.
+//! The view `syscalls`: which calls, how often, how they failed, how long they took. Counted in the kernel.
 
 use std::collections::BTreeMap;
 
 use crate::filter::Filter;
+use crate::histogram::Histogram;
+use crate::names;
+use crate::ring::text;
 use crate::tracer::{Means, Plan, TraceError, Tracer};
 
 pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/syscalls.bpf.o");
 
-/// x
-pub fn start(filter: Filter, timing: bool, means: Option<Means>) -> Result<Tracer, TraceError> {
-    let mut hooks = vec!["sys_exit"];
-    if timing { hooks.push("sys_enter"); }
-    if filter.follow { hooks.extend(["sched_process_exec", "sched_process_fork", "sched_process_exit"]); }
-    Tracer::start(&Plan { object: OBJECT, hooks: &hooks, filter, constants: vec![("timing", u32::from(timing).to_ne_bytes().to_vec())], means, ..Plan::default() })
+/// Where the counting is.
+pub const HERE: kit::Place = kit::here!();
+
+/// What calls are counted by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum By {
+    /// All processes together.
+    Syscall,
+    /// Each process by itself.
+    #[default]
+    Process,
+    /// Each thread by itself.
+    Thread,
 }
 
-/// x
-pub fn read(t: &Tracer) -> Result<BTreeMap<[u32; 2], [u64; 2]>, TraceError> {
-    t.per_cpu("calls", |v: &[[u64; 2]]| v.iter().fold([0, 0], |a, b| [a[0] + b[0], a[1] + b[1]]))
+/// What to count.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Whose calls.
+    pub filter: Filter,
+    /// By what.
+    pub by: By,
+    /// Whether to time them, too: a second program, at their entry.
+    pub timing: bool,
+    /// Only this one.
+    pub syscall: Option<u32>,
+    /// Only those that failed.
+    pub failed: bool,
+    /// Only those that took at least so many nanoseconds; implies `timing`.
+    pub slower_than: u64,
+    /// Attach by these means only.
+    pub means: Option<Means>,
+    /// Most pairs of process (or thread) and call that are kept; 0: the object's own limit.
+    pub entries: u32,
+}
+
+/// Calls of one kind, by one process or thread, or by all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Row {
+    /// Process or thread; 0 for all together.
+    pub id: u32,
+    /// Its name.
+    pub comm: String,
+    /// The call's number; see [`names::syscall`].
+    pub nr: u32,
+    /// How often it returned.
+    pub count: u64,
+    /// How often with an error.
+    pub failed: u64,
+    /// The errors: errno and how often, most frequent first.
+    pub errors: Vec<(u32, u64)>,
+    /// How long it took; empty unless timed.
+    pub latency: Histogram,
+}
+
+/// A running count.
+#[derive(Debug)]
+pub struct Syscalls {
+    tracer: Tracer,
+}
+
+impl Syscalls {
+    /// Attaches; from the return on, nothing is missed.
+    pub fn start(o: &Options) -> Result<Self, TraceError> {
+        let timing = o.timing || o.slower_than > 0;
+        let mut hooks = vec!["sys_exit"];
+        if timing {
+            hooks.push("sys_enter");
+        }
+        if o.filter.follow {
+            hooks.extend(["sched_process_exec", "sched_process_fork", "sched_process_exit"]);
+        }
+        let word = |n: u32| n.to_ne_bytes().to_vec();
+        let by = match o.by {
+            By::Syscall => 0,
+            By::Process => 1,
+            By::Thread => 2,
+        };
+        let entries = if o.entries == 0 { Vec::new() } else { vec![("calls", o.entries)] };
+        let tracer = Tracer::start(&Plan {
+            object: OBJECT,
+            hooks: &hooks,
+            filter: o.filter.clone(),
+            constants: vec![
+                ("by", word(by)),
+                ("timing", word(timing.into())),
+                ("failures_only", word(o.failed.into())),
+                ("only_syscall", word(o.syscall.unwrap_or(u32::MAX))),
+                ("slower_than", o.slower_than.to_ne_bytes().to_vec()),
+            ],
+            entries,
+            means: o.means,
+        })?;
+        Ok(Self { tracer })
+    }
+
+    /// What is attached.
+    pub fn tracer(&self) -> &Tracer {
+        &self.tracer
+    }
+
+    /// The counts so far, most frequent first.
+    pub fn read(&self) -> Result<Vec<Row>, TraceError> {
+        let t = &self.tracer;
+        let sum = |copies: &[[u64; 2]]| copies.iter().fold([0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]);
+        let calls: BTreeMap<[u32; 2], [u64; 2]> = t.per_cpu("calls", sum)?;
+        let failures: BTreeMap<[u32; 3], u64> = t.per_cpu("failures", |c: &[u64]| c.iter().sum())?;
+        let comms: BTreeMap<u32, [u8; 16]> = t.hash("comms")?;
+        let mut latencies = self.latencies()?;
+        let mut rows: Vec<Row> = calls
+            .into_iter()
+            .map(|([id, nr], [count, failed])| Row {
+                id,
+                nr,
+                count,
+                failed,
+                comm: comms.get(&id).map(|c| text(c)).unwrap_or_default(),
+                errors: errors_of(&failures, id, nr),
+                latency: latencies.remove(&[id, nr]).unwrap_or_default(),
+            })
+            .collect();
+        rows.sort_by_key(|r| (std::cmp::Reverse(r.count), r.id, r.nr));
+        Ok(rows)
+    }
+
+    fn latencies(&self) -> Result<BTreeMap<[u32; 2], Histogram>, TraceError> {
+        self.tracer.per_cpu("latencies", Histogram::joined)
+    }
+}
+
+fn errors_of(failures: &BTreeMap<[u32; 3], u64>, id: u32, nr: u32) -> Vec<(u32, u64)> {
+    let range = failures.range([id, nr, 0]..=[id, nr, u32::MAX]);
+    let mut errors: Vec<(u32, u64)> = range.map(|(key, n)| (key[2], *n)).collect();
+    errors.sort_by_key(|(errno, n)| (std::cmp::Reverse(*n), *errno));
+    errors
+}
+
+impl Row {
+    /// The errors in words: `ENOENT 12, EACCES 1`.
+    pub fn errors_in_words(&self) -> String {
+        let words: Vec<String> =
+            self.errors.iter().map(|(e, n)| format!("{} {n}", names::errno(*e))).collect();
+        words.join(", ")
+    }
 }

@@ -13,6 +13,7 @@ use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Pod};
 use kit::SysError;
 
 use crate::filter::Filter;
+use crate::ring::Ring;
 use crate::sys::{bpf, perf};
 
 /// By what a program is attached.
@@ -173,7 +174,7 @@ impl Tracer {
             loader.override_global(name, bytes, false);
         }
         for (name, bytes) in &plan.constants {
-            loader.override_global(*name, bytes.as_slice(), true);
+            loader.override_global(name, bytes.as_slice(), true);
         }
         for (name, entries) in &plan.entries {
             loader.map_max_entries(name, *entries);
@@ -216,9 +217,7 @@ impl Tracer {
         }
         let words: Vec<String> = tried.iter().map(|(means, e)| format!("{means}: {e}")).collect();
         match tried.into_iter().next() {
-            Some((_, source)) => {
-                Err(TraceError::Hook { hook: hook.into(), tried: words.join("; "), source })
-            }
+            Some((_, source)) => Err(TraceError::Hook { hook: hook.into(), tried: words.join("; "), source }),
             None => Err(TraceError::Object(format!("no program for {hook} by these means"))),
         }
     }
@@ -235,7 +234,8 @@ impl Tracer {
         self.ebpf.program(name).ok_or_else(|| TraceError::Object(format!("no program {name}")))
     }
 
-    pub(crate) fn program_mut(&mut self, name: &str) -> Result<&mut Program, TraceError> {
+    /// A program of the object, for means that the loader does not know of itself.
+    pub fn program_mut(&mut self, name: &str) -> Result<&mut Program, TraceError> {
         self.ebpf.program_mut(name).ok_or_else(|| TraceError::Object(format!("no program {name}")))
     }
 
@@ -260,11 +260,11 @@ impl Tracer {
     }
 
     /// Everything in a hash map that has a copy for each CPU: all copies together by `join`.
-    pub(crate) fn per_cpu<K: Pod + Ord, V: Pod>(
+    pub(crate) fn per_cpu<K: Pod + Ord, V: Pod, J>(
         &self,
         name: &str,
-        mut join: impl FnMut(&[V]) -> V,
-    ) -> Result<BTreeMap<K, V>, TraceError> {
+        mut join: impl FnMut(&[V]) -> J,
+    ) -> Result<BTreeMap<K, J>, TraceError> {
         let map: PerCpuHashMap<&MapData, K, V> = PerCpuHashMap::try_from(self.map(name)?)?;
         let mut all = BTreeMap::new();
         for item in map.iter() {
@@ -286,9 +286,9 @@ impl Tracer {
     }
 
     /// The ring buffer `name`, taken out.
-    pub(crate) fn ring(&mut self, name: &str) -> Result<RingBuf<MapData>, TraceError> {
+    pub fn ring(&mut self, name: &str) -> Result<Ring, TraceError> {
         let map = self.ebpf.take_map(name).ok_or_else(|| TraceError::Object(format!("no map {name}")))?;
-        Ok(RingBuf::try_from(map)?)
+        Ok(Ring(RingBuf::try_from(map)?))
     }
 
     /// What could not be kept so far, by reason.

@@ -1,5 +1,8 @@
 //! bpf(2) without a library: what stage 1, the gallery and `--inside` need of it.
-#![allow(unsafe_code, reason = "bpf(2) has no wrapper in nix; its attr is a union that each command reads its own way")]
+#![allow(
+    unsafe_code,
+    reason = "bpf(2) has no wrapper in nix; its attr is a union that each command reads its own way"
+)]
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};

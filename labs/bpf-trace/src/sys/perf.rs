@@ -28,9 +28,8 @@ pub fn private_tracefs() -> Result<OwnedFd, SysError> {
     let context = own("fsopen(\"tracefs\")", context)?;
     let none = std::ptr::null::<u8>();
     // SAFETY: this command takes neither key nor value: null, as fsconfig(2) wants it.
-    let made = unsafe {
-        libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, none, none, 0)
-    };
+    let made =
+        unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, none, none, 0) };
     if made < 0 {
         return Err(SysError::last("fsconfig(FSCONFIG_CMD_CREATE)"));
     }
@@ -60,9 +59,8 @@ pub fn attach_tracepoint(program: BorrowedFd<'_>, id: u64) -> Result<OwnedFd, Sy
     let attr = [PERF_TYPE_TRACEPOINT | 64 << 32, id, 0, 0, 0, 0, 0, 0];
     // Every process, on one CPU: a BPF program hangs on the tracepoint itself, not on the event's CPU.
     // SAFETY: the attr is the 64 bytes that it states, and is only read.
-    let event = unsafe {
-        libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), -1, 0, -1, PERF_FLAG_FD_CLOEXEC)
-    };
+    let event =
+        unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), -1, 0, -1, PERF_FLAG_FD_CLOEXEC) };
     let event = own("perf_event_open(PERF_TYPE_TRACEPOINT)", event)?;
     for (name, request, argument) in [
         ("ioctl(PERF_EVENT_IOC_SET_BPF)", PERF_EVENT_IOC_SET_BPF, program.as_raw_fd()),

@@ -1,0 +1,205 @@
+//! The options of this lab, and what they mean to its library.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bpf_trace::syscalls::By;
+use bpf_trace::{Filter, Means, names};
+use clap::ValueEnum;
+use kit::Usage;
+
+/// What to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum View {
+    /// Which calls, how often, which errors, how long
+    Syscalls,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Group {
+    Syscall,
+    #[default]
+    Process,
+    Thread,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Attach {
+    #[value(name = "tp_btf")]
+    TpBtf,
+    #[value(name = "raw_tp")]
+    RawTp,
+    Tracepoint,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options of this lab")]
+pub struct Options {
+    /// What to look at; without one: the lesson, on a workload of its own
+    #[arg(value_name = "VIEW", help_heading = "What to trace")]
+    view: Option<String>,
+    /// A command to trace, with all that descends from it; without one: the whole machine
+    #[arg(last = true, value_name = "COMMAND", help_heading = "What to trace")]
+    pub command: Vec<OsString>,
+    /// Only this process
+    #[arg(short, long, value_name = "PID", help_heading = "What to trace")]
+    pid: Option<u32>,
+    /// Only this thread
+    #[arg(short, long, value_name = "TID", help_heading = "What to trace")]
+    tid: Option<u32>,
+    /// Only this user, by name or number
+    #[arg(short, long, value_name = "USER", help_heading = "What to trace")]
+    uid: Option<String>,
+    /// Only threads of this name (15 bytes count)
+    #[arg(short, long, value_name = "NAME", help_heading = "What to trace")]
+    comm: Option<String>,
+    /// Only this cgroup: its folder, of version 2
+    #[arg(long, value_name = "PATH", help_heading = "What to trace")]
+    cgroup: Option<PathBuf>,
+    /// syscalls: only this call, by name or number
+    #[arg(long, value_name = "CALL", help_heading = "What to trace")]
+    syscall: Option<String>,
+    /// Only what failed
+    #[arg(short = 'x', long, help_heading = "What to trace")]
+    pub failed: bool,
+    /// Only what took at least so long: 10ms, 500us
+    #[arg(long, value_name = "TIME", value_parser = time, help_heading = "What to trace")]
+    pub slower: Option<Duration>,
+    /// syscalls: count by
+    #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
+    by: Group,
+    /// syscalls: time them, too
+    #[arg(short = 'L', long)]
+    pub latency: bool,
+    /// How long, in seconds; 0: until Ctrl-C  [default: 5, or until COMMAND ends]
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    duration: Option<Duration>,
+    /// Show what there is so far each so many seconds
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds, default_value = "1")]
+    pub interval: Duration,
+    /// Rows to show
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub top: usize,
+    /// Attach by these means only, instead of the first that works
+    #[arg(long, value_enum, value_name = "MEANS")]
+    attach: Option<Attach>,
+}
+
+impl Options {
+    /// The view that is asked for.
+    pub fn view(&self) -> Result<Option<View>, Usage> {
+        let Some(name) = &self.view else { return Ok(None) };
+        View::from_str(name, true).map(Some).map_err(|_| {
+            let views: Vec<_> = View::value_variants().iter().filter_map(|v| v.to_possible_value()).collect();
+            let names: Vec<&str> = views.iter().map(|v| v.get_name()).collect();
+            Usage(format!(
+                "no view {name:?}: there are {}\n  a command to trace goes behind a further --: -- syscalls -- {name}",
+                names.join(", ")
+            ))
+        })
+    }
+
+    /// Whom to trace.
+    pub fn filter(&self) -> anyhow::Result<Filter> {
+        Ok(Filter {
+            pid: self.pid,
+            tid: self.tid,
+            uid: self.uid.as_deref().map(user).transpose()?,
+            comm: self.comm.clone(),
+            cgroup: self.cgroup.as_deref().map(Filter::cgroup_id).transpose()?,
+            follow: !self.command.is_empty(),
+        })
+    }
+
+    /// How long; `None`: until something else ends it.
+    pub fn duration(&self, quick: bool) -> Option<Duration> {
+        match self.duration {
+            Some(Duration::ZERO) => None,
+            Some(duration) => Some(duration),
+            None if !self.command.is_empty() => None,
+            None => Some(Duration::from_secs(if quick { 1 } else { 5 })),
+        }
+    }
+
+    pub fn means(&self) -> Option<Means> {
+        self.attach.map(|a| match a {
+            Attach::TpBtf => Means::TpBtf,
+            Attach::RawTp => Means::RawTp,
+            Attach::Tracepoint => Means::Tracepoint,
+        })
+    }
+
+    pub fn by(&self) -> By {
+        match self.by {
+            Group::Syscall => By::Syscall,
+            Group::Process => By::Process,
+            Group::Thread => By::Thread,
+        }
+    }
+
+    /// The number of the only system call to be counted.
+    pub fn syscall(&self) -> Result<Option<u32>, Usage> {
+        let Some(name) = &self.syscall else { return Ok(None) };
+        names::syscall_number(name).map(Some).ok_or_else(|| {
+            let near = names::similar_syscalls(name);
+            let hint = if near.is_empty() {
+                "see syscalls(2)".into()
+            } else {
+                format!("did you mean {}?", near.join(", "))
+            };
+            Usage(format!("no system call {name:?}: {hint}"))
+        })
+    }
+}
+
+/// A user's number, by name or number.
+fn user(name: &str) -> Result<u32, Usage> {
+    if let Ok(uid) = name.parse() {
+        return Ok(uid);
+    }
+    match nix::unistd::User::from_name(name) {
+        Ok(Some(user)) => Ok(user.uid.as_raw()),
+        _ => Err(Usage(format!("no user {name:?}: getent passwd lists them"))),
+    }
+}
+
+/// `5`, `0.5`
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "a number of seconds, such as 5 or 0.5".to_owned())?;
+    // A year is as good as for ever, and no sum of two of them overflows.
+    if !(0.0..=3.2e7).contains(&seconds) {
+        return Err("seconds from 0 to a year".into());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+/// `10ms`, `500us`, `2s`
+fn time(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ns" => 1e-9,
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        _ => return Err("a number with its unit: 10ms, 500us, 2s".into()),
+    };
+    match digits.parse::<f64>() {
+        Ok(n) if (0.0..=3.2e7).contains(&(n * unit)) => Ok(Duration::from_secs_f64(n * unit)),
+        _ => Err("a number with its unit: 10ms, 500us, 2s".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(time("10ms"), Ok(Duration::from_millis(10)));
+        assert_eq!(time("1.5us"), Ok(Duration::from_nanos(1500)));
+        for bad in ["10", "ms", "-1s", "10m", "1e99s", "", "NaNs"] {
+            assert!(time(bad).is_err(), "{bad}");
+        }
+    }
+}

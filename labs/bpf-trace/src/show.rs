@@ -1,0 +1,123 @@
+//! What all views share: attach, follow a command, show what there is so far, and say at the end what was lost and
+//! what it cost.
+
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use bpf_trace::command::{Running, Wait, Wake};
+use bpf_trace::cost::Meter;
+use bpf_trace::{TraceError, Tracer};
+use kit::stats::figure;
+use kit::{Interrupted, Session, Table};
+
+use crate::args::Options;
+
+/// A view, as [`watch`] drives it.
+pub trait View {
+    /// Its programs.
+    fn tracer(&self) -> &Tracer;
+
+    /// Where its events come from, if it has any.
+    fn ring(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Takes in the events that are there; what is to be told at once, it tells.
+    fn take(&mut self, _: &mut Session) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// What there is so far, for the screen; `None`: its events are told as they come.
+    fn so_far(&mut self) -> Result<Option<Table>, TraceError>;
+
+    /// Tells the result; how many events it is made of.
+    fn result(&mut self, s: &mut Session) -> anyhow::Result<u64>;
+}
+
+/// Says what is attached, and by what.
+pub fn attached(s: &mut Session, tracer: &Tracer) {
+    let words: Vec<String> = tracer.attached().iter().map(|a| format!("{} ({})", a.hook, a.means)).collect();
+    s.say(format!("Attached to {}.", words.join(", ")));
+}
+
+/// Drives a view to its end: of the command, of the time, or by Ctrl-C.
+pub fn watch(s: &mut Session, o: &Options, view: &mut dyn View) -> anyhow::Result<()> {
+    let mut wait = Wait::new(o.duration(s.quick()), o.interval.max(Duration::from_millis(50)))?;
+    attached(s, view.tracer());
+    let mut meter = Meter::start();
+    let mut command = match o.command.as_slice() {
+        [] => None,
+        words => Some(Running::start(words)?),
+    };
+    let interrupted = loop {
+        let ring = view.ring();
+        let wake = wait.next(ring, command.as_mut())?;
+        meter.tick();
+        match wake {
+            Wake::Events => view.take(s)?,
+            Wake::Interval => {
+                view.take(s)?;
+                if s.on_terminal()
+                    && let Some(table) = view.so_far()?
+                {
+                    s.passing(table);
+                }
+            }
+            Wake::Ended | Wake::Time => break false,
+            Wake::Interrupted => break true,
+        }
+    };
+    view.take(s)?;
+    let events = view.result(s)?;
+    if let Some(command) = &command {
+        s.say(format!("{} {}.", o.command[0].display(), command.ending()));
+    }
+    account(s, view.tracer(), &meter, events)?;
+    if interrupted { Err(Interrupted.into()) } else { Ok(()) }
+}
+
+/// Says what was lost, and what it cost; records both.
+pub fn account(s: &mut Session, tracer: &Tracer, meter: &Meter, events: u64) -> anyhow::Result<()> {
+    let (lost, cost) = (tracer.lost()?, meter.read(tracer)?);
+    s.metric("events", "1", events as f64);
+    s.metric("lost", "1", lost.events() as f64);
+    s.metric("own_cpu", "1", cost.own_cpu);
+    let mut words = Vec::new();
+    if cost.sampled > 0 {
+        s.metric("run_ns", "ns", cost.ns_a_run);
+        words.push(format!(
+            "**{} ns** of kernel time a run of a program (average of {}, the clock's reading included)",
+            figure(cost.ns_a_run),
+            figure(cost.sampled as f64)
+        ));
+    }
+    words.push(format!("{} % of a CPU for this program", figure(100.0 * cost.own_cpu)));
+    s.say(format!("Cost: {}.", words.join("; ")));
+    let detail = [
+        (lost.ring_full, "the ring buffer was full"),
+        (lost.map_full, "a map was full"),
+        (lost.recursion, "the program was running on that CPU already"),
+    ];
+    let why: Vec<String> =
+        detail.iter().filter(|(n, _)| *n > 0).map(|(n, why)| format!("{n} since {why}")).collect();
+    if lost.unread > 0 {
+        s.say(format!("{} strings could not be read from their process: shown as ?.", lost.unread));
+    }
+    s.check(
+        "none_lost",
+        lost.events() == 0,
+        if why.is_empty() { format!("{events} events, none lost") } else { why.join(", ") },
+    );
+    Ok(())
+}
+
+/// Nanoseconds as people read them.
+pub fn time(ns: u64) -> String {
+    let ns = ns as f64;
+    match ns {
+        _ if ns < 1e3 => format!("{} ns", figure(ns)),
+        _ if ns < 1e6 => format!("{} us", figure(ns / 1e3)),
+        _ if ns < 1e9 => format!("{} ms", figure(ns / 1e6)),
+        _ => format!("{} s", figure(ns / 1e9)),
+    }
+}
