@@ -1,15 +1,18 @@
-//! `cargo xtask ci`: what a change must pass, besides the tests: format, lints, shape, benches, links, book.
+//! `cargo xtask ci`: what a change must pass, besides the tests: format, lints, shape, BPF objects,
+//! benches, links, book.
 
 use std::time::Instant;
 
-use crate::{book, exit, paths, report, tidy};
+use crate::{book, bpf, exit, paths, report, tidy};
 
 /// A step: its name, and what it does; an error ends the whole.
 type Step = (&'static str, fn() -> anyhow::Result<()>);
 
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     ("fmt", || cargo(&["fmt", "--all", "--check"])),
     ("tidy", tidy::check),
+    // Objects of programs in C are committed; here they are made again.
+    ("bpf", bpf::check),
     ("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])),
     // Each bench runs once, unmeasured: it must work, not be fast.
     ("benches", || cargo(&["bench", "--package", "benches", "--quiet", "--", "--test"])),

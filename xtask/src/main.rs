@@ -3,6 +3,7 @@
 //! It links no lab, so that a lab that does not compile breaks neither this nor the other labs.
 
 mod book;
+mod bpf;
 mod ci;
 mod doctor;
 mod homework;
@@ -40,6 +41,9 @@ enum Command {
     /// Exercises: check, hand out, grade
     #[command(subcommand)]
     Homework(homework::Command),
+    /// BPF programs in C: compile them, or prove that their objects are up to date
+    #[command(subcommand)]
+    Bpf(bpf::Sub),
     /// Check that labs and code have the shape of CONTRIBUTING.md
     Tidy,
     /// What a change must pass besides `cargo test`
@@ -84,6 +88,7 @@ fn main() -> ExitCode {
         Command::Doctor(options) => doctor::run(&options),
         Command::NewLab(options) => new_lab::run(&options),
         Command::Homework(command) => homework::run(command),
+        Command::Bpf(command) => bpf::run(command),
         Command::Tidy => tidy::run(),
         Command::Ci => ci::run(),
         Command::Warm => warm::run(),

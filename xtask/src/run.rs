@@ -12,7 +12,7 @@ use clap::Args;
 use kit::probe;
 
 use crate::labs::{self, Lab};
-use crate::{Usage, paths, report};
+use crate::{Usage, bpf, exit, paths, report};
 
 /// What follows LAB is the lab's, with or without `--` before it.
 const HELP: &str = "\
@@ -32,6 +32,9 @@ pub(crate) struct Options {
 pub(crate) fn run(options: Options) -> anyhow::Result<u8> {
     let Words { lab, elevate, args } = Words::sort(options.words)?;
     let lab = labs::find(&lab)?;
+    if !bpf::refresh(&lab.folder)? {
+        return Ok(exit::UNAVAILABLE);
+    }
     let program = build(&lab)?;
     let mut command = if elevate && !is_root() { by_sudo(&lab, &program) } else { Command::new(&program) };
     // Becoming the lab passes on its exit code, its signals and the terminal, and costs nothing.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
-use crate::{exit, labs, paths, report};
+use crate::{bpf, exit, labs, paths, report};
 
 /// Something that is not as it should be.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,6 +68,9 @@ fn look() -> anyhow::Result<Vec<Violation>> {
     for folder in labs::folders()? {
         manifest::check(&folder, &mut found)?;
         lab::check(&folder, &mut found);
+        for source in bpf::stale(&folder)? {
+            found.add(&source, 0, "its object was made from something else", bpf::REBUILD);
+        }
     }
     lab::check_orphans(&mut found)?;
     for top in ["kit", "xtask/src", "labs", "benches", "tests"] {
