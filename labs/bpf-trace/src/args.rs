@@ -81,6 +81,9 @@ pub struct Options {
     /// Rows to show
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub top: usize,
+    /// Programs that the verifier must refuse, and why: all, or one
+    #[arg(long, value_name = "EXHIBIT", num_args = 0..=1, default_missing_value = "", help_heading = "What to look into")]
+    pub verifier: Option<String>,
     /// Attach by these means only, instead of the first that works
     #[arg(long, value_enum, value_name = "MEANS")]
     attach: Option<Attach>,

@@ -3,6 +3,7 @@
 pub mod command;
 pub mod cost;
 pub mod filter;
+pub mod gallery;
 pub mod histogram;
 pub mod names;
 pub mod ring;
@@ -10,6 +11,7 @@ pub mod s1_by_hand;
 pub mod sys;
 pub mod syscalls;
 pub mod tracer;
+pub mod verify;
 
 pub use filter::Filter;
 pub use tracer::{Attached, Lost, Means, Plan, TraceError, Tracer};

@@ -3,6 +3,7 @@
 
 mod args;
 mod show;
+mod show_gallery;
 mod show_syscalls;
 
 use std::process::ExitCode;
@@ -15,6 +16,9 @@ fn main() -> ExitCode {
 }
 
 fn run(s: &mut Session, o: &Options) -> anyhow::Result<()> {
+    if let Some(exhibit) = &o.verifier {
+        return show_gallery::show(s, exhibit);
+    }
     match o.view()? {
         None | Some(View::Syscalls) => show_syscalls::show(s, o),
     }

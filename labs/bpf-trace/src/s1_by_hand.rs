@@ -48,7 +48,10 @@ impl Counter {
     pub fn start() -> Result<Self, SysError> {
         const ARRAY: u32 = 2;
         let map = bpf::map_create(ARRAY, 4, 8, 1)?;
-        let program = bpf::prog_load(bpf::RAW_TRACEPOINT, &program(map.as_fd()), 1).program?;
+        let instructions = program(map.as_fd());
+        let code =
+            bpf::Code { kind: bpf::RAW_TRACEPOINT, instructions: &instructions, ..bpf::Code::default() };
+        let program = bpf::prog_load(code, 1).program?;
         let link = bpf::attach(program.as_fd(), Some(c"sys_enter"))?;
         Ok(Self { map, program, _link: link })
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use aya::maps::{Array, Map, MapData, PerCpuHashMap, RingBuf};
 use aya::programs::{Program, ProgramError};
@@ -255,6 +255,11 @@ impl Tracer {
         Ok(infos)
     }
 
+    /// The maps' descriptors, by name.
+    pub(crate) fn map_fds(&self) -> Vec<(&str, BorrowedFd<'_>)> {
+        self.ebpf.maps().filter_map(|(name, map)| Some((name, map_data(map)?.fd().as_fd()))).collect()
+    }
+
     fn map(&self, name: &str) -> Result<&Map, TraceError> {
         self.ebpf.map(name).ok_or_else(|| TraceError::Object(format!("no map {name}")))
     }
@@ -317,6 +322,16 @@ impl Lost {
     /// Events missing from the result.
     pub fn events(&self) -> u64 {
         self.ring_full + self.map_full + self.recursion
+    }
+}
+
+/// What is behind a map of any of the kinds that the objects have.
+fn map_data(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(m) | Map::HashMap(m) | Map::PerCpuArray(m) | Map::PerCpuHashMap(m) => Some(m),
+        // Storage of tasks is a kind that aya has no type for.
+        Map::RingBuf(m) | Map::StackTraceMap(m) | Map::LruHashMap(m) | Map::Unsupported(m) => Some(m),
+        _ => None,
     }
 }
 

@@ -94,30 +94,78 @@ pub fn map_lookup(map: BorrowedFd<'_>, key: u32, value: &mut [u8]) -> Result<(),
     unsafe { bpf("bpf(BPF_MAP_LOOKUP_ELEM)", BPF_MAP_LOOKUP_ELEM, &mut attr) }.map(drop)
 }
 
+/// A program to be loaded.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Code<'a> {
+    /// enum bpf_prog_type.
+    pub kind: u32,
+    /// The instructions; they name their maps by descriptor.
+    pub instructions: &'a [u64],
+    /// enum bpf_attach_type, and the BTF id of what it is for, where the kind wants them.
+    pub attach: (u32, u32),
+    /// Which instruction is of which source line: the verifier then quotes the source in its log.
+    pub lines: Option<Lines<'a>>,
+}
+
+/// Types of functions and places of lines, as clang put them into the object (`.BTF.ext`).
+#[derive(Debug, Clone, Copy)]
+pub struct Lines<'a> {
+    /// The object's BTF, loaded.
+    pub btf: BorrowedFd<'a>,
+    /// `struct bpf_func_info`: 8 bytes each.
+    pub functions: &'a [u8],
+    /// `struct bpf_line_info`: 16 bytes each.
+    pub lines: &'a [u8],
+}
+
 /// What BPF_PROG_LOAD said: the program, or why not; and the verifier's log, which it writes in both cases.
 #[derive(Debug)]
 pub struct Loaded {
     /// The program; an error's detail is the log's last line.
     pub program: Result<OwnedFd, SysError>,
-    /// The verifier's log, as far as it fitted into a megabyte.
+    /// The verifier's log.
     pub log: String,
 }
 
-/// BPF_PROG_LOAD of instructions that name their maps by descriptor. `log_level` as in the kernel: 0 says nothing,
-/// 1 what is needed to understand a refusal, 2 every state. The licence is GPL.
-pub fn prog_load(kind: u32, instructions: &[u64], log_level: u32) -> Loaded {
-    // A log of no level must have no buffer: EINVAL otherwise.
-    let mut log = vec![0_u8; if log_level > 0 { 1 << 20 } else { 0 }];
+/// BPF_PROG_LOAD. `log_level` as in the kernel: 0 says nothing, 1 what is needed to understand a refusal, 2 every
+/// state. The licence is GPL.
+pub fn prog_load(code: Code<'_>, log_level: u32) -> Loaded {
+    // A log of no level must have no buffer: EINVAL otherwise. Too small a buffer is ENOSPC, whatever the verdict.
+    let sizes: &[usize] = if log_level > 0 { &[1 << 20, 1 << 24, 1 << 28] } else { &[0] };
+    let mut loaded = Loaded { program: Err(SysError::new("bpf(BPF_PROG_LOAD)", 0)), log: String::new() };
+    for size in sizes {
+        loaded = load_with_buffer(code, log_level, vec![0; *size]);
+        if !loaded.program.as_ref().is_err_and(|e| e.errno == libc::ENOSPC) {
+            break;
+        }
+    }
+    loaded
+}
+
+fn load_with_buffer(code: Code<'_>, log_level: u32, mut log: Vec<u8>) -> Loaded {
     let buffer = if log.is_empty() { 0 } else { log.as_mut_ptr() as u64 };
     let mut attr = Attr::new()
-        .u32(0, kind)
-        .u32(4, instructions.len() as u32)
-        .u64(8, instructions.as_ptr() as u64)
+        .u32(0, code.kind)
+        .u32(4, code.instructions.len() as u32)
+        .u64(8, code.instructions.as_ptr() as u64)
         .u64(16, c"GPL".as_ptr() as u64)
         .u32(24, log_level)
         .u32(28, log.len() as u32)
-        .u64(32, buffer);
-    // SAFETY: code, licence and log live across the call and have the lengths stated; the log is ours to write to.
+        .u64(32, buffer)
+        .u32(68, code.attach.0)
+        .u32(108, code.attach.1);
+    if let Some(lines) = &code.lines {
+        attr = attr
+            .u32(72, lines.btf.as_raw_fd() as u32)
+            .u32(76, FUNC_INFO)
+            .u64(80, lines.functions.as_ptr() as u64)
+            .u32(88, lines.functions.len() as u32 / FUNC_INFO)
+            .u32(92, LINE_INFO)
+            .u64(96, lines.lines.as_ptr() as u64)
+            .u32(104, lines.lines.len() as u32 / LINE_INFO);
+    }
+    // SAFETY: code, licence, log and line infos live across the call and have the lengths stated; the log is ours to
+    // write to.
     let fd = unsafe { bpf("bpf(BPF_PROG_LOAD)", BPF_PROG_LOAD, &mut attr) };
     let said = log.split(|b| *b == 0).next().unwrap_or_default();
     let log = String::from_utf8_lossy(said).into_owned();
@@ -125,10 +173,23 @@ pub fn prog_load(kind: u32, instructions: &[u64], log_level: u32) -> Loaded {
     Loaded { program, log }
 }
 
-/// The line of a verifier's log that says what is wrong: the last but the statistics.
+/// Bytes of `struct bpf_func_info` and `struct bpf_line_info`.
+const FUNC_INFO: u32 = 8;
+const LINE_INFO: u32 = 16;
+
+/// BPF_BTF_LOAD: an object's types. Linux 4.18.
+pub fn btf_load(btf: &[u8]) -> Result<OwnedFd, SysError> {
+    const BPF_BTF_LOAD: i32 = 18;
+    let mut attr = Attr::new().u64(0, btf.as_ptr() as u64).u32(16, btf.len() as u32);
+    // SAFETY: the types live across the call and have the length stated; there is no log buffer.
+    let fd = unsafe { bpf("bpf(BPF_BTF_LOAD)", BPF_BTF_LOAD, &mut attr) };
+    fd.map(own)
+}
+
+/// The line of a verifier's log that says what is wrong: the last but the statistics and the states of registers.
 pub fn refusal(log: &str) -> String {
-    let statistics = ["processed ", "verification time", "stack depth"];
-    let line = log.lines().rev().find(|l| !l.is_empty() && !statistics.iter().any(|s| l.starts_with(s)));
+    let other = ["processed ", "verification time", "stack depth", "cur state:", "old state:"];
+    let line = log.lines().rev().find(|l| !l.is_empty() && !other.iter().any(|s| l.starts_with(s)));
     line.unwrap_or_default().to_owned()
 }
 

@@ -1,0 +1,113 @@
+//! A program of an object, submitted to the verifier by hand, so that its log can be read: also of one that it takes.
+
+use std::collections::HashSet;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+
+use aya_obj::btf::BtfKind;
+use aya_obj::{Object, ProgramSection};
+
+use crate::sys::bpf::{self, Code, Lines, Loaded};
+use crate::tracer::{Plan, TraceError, Tracer, kernel_btf};
+
+/// An object whose maps are made and whose code is ready to be submitted.
+pub struct Submission {
+    /// Keeps the maps.
+    maps: Tracer,
+    object: Object,
+    btf: Option<OwnedFd>,
+}
+
+impl std::fmt::Debug for Submission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Submission").field("maps", &self.maps).finish_non_exhaustive()
+    }
+}
+
+/// A program as it was submitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The instructions.
+    pub code: Vec<u64>,
+    /// Where instructions begin that are of a line: instruction, line.
+    pub lines: Vec<(u32, u32)>,
+}
+
+impl Submission {
+    /// Makes the maps of an object, and puts their descriptors and this kernel's offsets into its code.
+    pub fn new(plan: &Plan<'_>) -> Result<Self, TraceError> {
+        let maps = Tracer::load(plan)?;
+        let bad = |e: &dyn std::fmt::Display| TraceError::Object(e.to_string());
+        let mut object = Object::parse(plan.object).map_err(|e| bad(&e))?;
+        let btf = match aya::features().btf() {
+            Some(features) => object.fixup_and_sanitize_btf(features).map_err(|e| bad(&e))?,
+            None => None,
+        };
+        let btf = btf.map(|btf| bpf::btf_load(&btf.to_bytes())).transpose()?;
+        object.relocate_btf(kernel_btf()?).map_err(|e| bad(&e))?;
+        let sections: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
+        let described = std::mem::take(&mut object.maps);
+        let made = maps.map_fds();
+        let fds = described.iter().filter_map(|(name, map)| {
+            let (_, fd) = made.iter().find(|(n, _)| n == name)?;
+            Some((name.as_str(), fd.as_raw_fd(), map))
+        });
+        object.relocate_maps(fds, &sections).map_err(|e| bad(&e))?;
+        object.relocate_calls(&sections).map_err(|e| bad(&e))?;
+        drop(made);
+        Ok(Self { maps, object, btf })
+    }
+
+    /// The names of the object's programs, in order of the source.
+    pub fn programs(&self) -> Vec<&str> {
+        let mut names: Vec<_> =
+            self.object.programs.iter().map(|(n, p)| (p.function_key(), n.as_str())).collect();
+        names.sort_unstable();
+        names.into_iter().map(|(_, name)| name).collect()
+    }
+
+    fn program(&self, name: &str) -> Result<(&aya_obj::Program, &aya_obj::Function), TraceError> {
+        let program = self.object.programs.get(name);
+        let program = program.ok_or_else(|| TraceError::Object(format!("no program {name}")))?;
+        Ok((program, &self.object.functions[&program.function_key()]))
+    }
+
+    /// What is submitted.
+    pub fn source(&self, name: &str) -> Result<Source, TraceError> {
+        let (_, function) = self.program(name)?;
+        let code = function
+            .instructions
+            .iter()
+            .map(|i| crate::s1_by_hand::insn(i.code, i.dst_reg(), i.src_reg(), i.off, i.imm))
+            .collect();
+        // The line is in the upper 22 bits, the column in the lower 10.
+        let lines = function.line_info.line_info.iter().map(|l| (l.insn_off, l.line_col >> 10)).collect();
+        Ok(Source { code, lines })
+    }
+
+    /// Has the verifier look at the program `name`; for a tracepoint by BTF, `hook` says which.
+    pub fn submit(&self, name: &str, hook: &str, log_level: u32) -> Result<Loaded, TraceError> {
+        const TRACING: u32 = 26;
+        let target = |prefix: &str, kind| {
+            let name = format!("{prefix}{hook}");
+            let id = kernel_btf()?.id_by_type_name_kind(&name, kind);
+            id.map_err(|e| TraceError::Object(e.to_string()))
+        };
+        let (program, function) = self.program(name)?;
+        // enum bpf_prog_type; enum bpf_attach_type and the id of its target.
+        let (kind, attach) = match program.section {
+            ProgramSection::SocketFilter => (1, (0, 0)),
+            ProgramSection::UProbe { .. } | ProgramSection::URetProbe { .. } => (2, (0, 0)),
+            ProgramSection::TracePoint => (5, (0, 0)),
+            ProgramSection::PerfEvent => (7, (0, 0)),
+            ProgramSection::RawTracePoint => (bpf::RAW_TRACEPOINT, (0, 0)),
+            ProgramSection::BtfTracePoint => (TRACING, (23, target("btf_trace_", BtfKind::Typedef)?)),
+            ProgramSection::Iter { .. } => (TRACING, (28, target("bpf_iter_", BtfKind::Func)?)),
+            ref other => return Err(TraceError::Object(format!("{name} is a {other:?}"))),
+        };
+        let instructions = self.source(name)?.code;
+        let (functions, lines) = (function.func_info.func_info_bytes(), function.line_info.line_info_bytes());
+        let lines =
+            self.btf.as_ref().map(|btf| Lines { btf: btf.as_fd(), functions: &functions, lines: &lines });
+        Ok(bpf::prog_load(Code { kind, instructions: &instructions, attach, lines }, log_level))
+    }
+}
