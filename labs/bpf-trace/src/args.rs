@@ -42,6 +42,9 @@ pub struct Options {
     /// A command to trace, with all that descends from it; without one: the whole machine
     #[arg(last = true, value_name = "COMMAND", help_heading = "What to trace")]
     pub command: Vec<OsString>,
+    /// Another lab to trace, in its quick run (its own output is hidden; with -v shown)
+    #[arg(long, value_name = "NAME", conflicts_with = "command", help_heading = "What to trace")]
+    pub lab: Option<String>,
     /// Only this process
     #[arg(short, long, value_name = "PID", help_heading = "What to trace")]
     pid: Option<u32>,
@@ -103,6 +106,19 @@ impl Options {
         })
     }
 
+    /// The command to trace: the one given, or another lab's program, which stands beside this one.
+    pub fn command(&self) -> anyhow::Result<Vec<OsString>> {
+        let Some(lab) = &self.lab else { return Ok(self.command.clone()) };
+        let program = std::env::current_exe()?.with_file_name(lab);
+        if !program.is_file() || lab.contains('/') {
+            let why = format!(
+                "no program of a lab {lab:?} beside this one\n  build it: cargo xtask run {lab} --quick"
+            );
+            return Err(Usage(why).into());
+        }
+        Ok(vec![program.into(), "--quick".into()])
+    }
+
     /// Whom to trace.
     pub fn filter(&self) -> anyhow::Result<Filter> {
         Ok(Filter {
@@ -111,8 +127,13 @@ impl Options {
             uid: self.uid.as_deref().map(user).transpose()?,
             comm: self.comm.clone(),
             cgroup: self.cgroup.as_deref().map(Filter::cgroup_id).transpose()?,
-            follow: !self.command.is_empty(),
+            follow: self.follows(),
         })
+    }
+
+    /// Whether there is a command whose descendants are to be traced, and no others.
+    pub fn follows(&self) -> bool {
+        !self.command.is_empty() || self.lab.is_some()
     }
 
     /// How long; `None`: until something else ends it.
@@ -120,7 +141,7 @@ impl Options {
         match self.duration {
             Some(Duration::ZERO) => None,
             Some(duration) => Some(duration),
-            None if !self.command.is_empty() => None,
+            None if self.follows() => None,
             None => Some(Duration::from_secs(if quick { 1 } else { 5 })),
         }
     }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use kit::SysError;
@@ -21,17 +21,21 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts the command. Programs that follow must be attached already: the kernel marks it when its exec succeeds.
+    /// Starts the command, its output thrown away if `hidden`. Programs that follow must be attached already: the
+    /// kernel marks it when its exec succeeds.
     ///
     /// # Errors
     ///
     /// ENOENT: no such program; EACCES: not executable; and those of pidfd_open(2), Linux 5.3.
-    pub fn start(words: &[OsString]) -> Result<Self, SysError> {
+    pub fn start(words: &[OsString], hidden: bool) -> Result<Self, SysError> {
         let (program, arguments) = words.split_first().ok_or(SysError::new("no command", libc::EINVAL))?;
-        let child = Command::new(program)
-            .args(arguments)
-            .spawn()
-            .map_err(SysError::io(format!("exec({:?})", program.display().to_string())))?;
+        let mut command = Command::new(program);
+        command.args(arguments);
+        if hidden {
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        }
+        let child =
+            command.spawn().map_err(SysError::io(format!("exec({:?})", program.display().to_string())))?;
         // Nobody else waits for this child, so its PID is still its own.
         let pid = rustix::process::Pid::from_child(&child);
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())

@@ -26,18 +26,10 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// The copies of all CPUs as one: each is the structure's bytes, 16 for sum and maximum, 4 for each bucket.
-    pub fn joined(copies: &[[u8; SIZE]]) -> Self {
-        let mut all = Self::default();
-        for copy in copies {
-            let mut record = Record(copy);
-            all.sum += record.u64();
-            all.max = all.max.max(record.u64());
-            for bucket in &mut all.buckets {
-                *bucket += u64::from(record.u32());
-            }
-        }
-        all
+    /// From a record's next [`SIZE`] bytes.
+    pub fn read(record: &mut Record<'_>) -> Self {
+        let (sum, max) = (record.u64(), record.u64());
+        Self { sum, max, buckets: (0..BUCKETS).map(|_| record.u32().into()).collect() }
     }
 
     /// Puts another one's values in.

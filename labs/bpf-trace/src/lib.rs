@@ -6,12 +6,14 @@ pub mod filter;
 pub mod gallery;
 pub mod histogram;
 pub mod names;
+pub mod overhead;
 pub mod ring;
 pub mod s1_by_hand;
 pub mod sys;
 pub mod syscalls;
 pub mod tracer;
 pub mod verify;
+pub mod workload;
 
 pub use filter::Filter;
 pub use tracer::{Attached, Lost, Means, Plan, TraceError, Tracer};

@@ -4,15 +4,18 @@
 mod args;
 mod show;
 mod show_gallery;
+mod show_lesson;
 mod show_syscalls;
 
 use std::process::ExitCode;
 
 use args::{Options, View};
+use bpf_trace::workload;
 use kit::Session;
 
 fn main() -> ExitCode {
-    kit::main!(run)
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    if workload::part(&args) { ExitCode::SUCCESS } else { kit::main!(run) }
 }
 
 fn run(s: &mut Session, o: &Options) -> anyhow::Result<()> {
@@ -20,6 +23,7 @@ fn run(s: &mut Session, o: &Options) -> anyhow::Result<()> {
         return show_gallery::show(s, exhibit);
     }
     match o.view()? {
+        None if o.command.is_empty() && o.lab.is_none() => show_lesson::show(s),
         None | Some(View::Syscalls) => show_syscalls::show(s, o),
     }
 }

@@ -45,9 +45,11 @@ pub fn watch(s: &mut Session, o: &Options, view: &mut dyn View) -> anyhow::Resul
     let mut wait = Wait::new(o.duration(s.quick()), o.interval.max(Duration::from_millis(50)))?;
     attached(s, view.tracer());
     let mut meter = Meter::start();
-    let mut command = match o.command.as_slice() {
+    let words = o.command()?;
+    let hidden = o.lab.is_some() && s.verbose() == 0;
+    let mut command = match words.as_slice() {
         [] => None,
-        words => Some(Running::start(words)?),
+        words => Some(Running::start(words, hidden)?),
     };
     let interrupted = loop {
         let ring = view.ring();
@@ -67,10 +69,11 @@ pub fn watch(s: &mut Session, o: &Options, view: &mut dyn View) -> anyhow::Resul
             Wake::Interrupted => break true,
         }
     };
+    view.tracer().stop();
     view.take(s)?;
     let events = view.result(s)?;
     if let Some(command) = &command {
-        s.say(format!("{} {}.", o.command[0].display(), command.ending()));
+        s.say(format!("{} {}.", words[0].display(), command.ending()));
     }
     account(s, view.tracer(), &meter, events)?;
     if interrupted { Err(Interrupted.into()) } else { Ok(()) }

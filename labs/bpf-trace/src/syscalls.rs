@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::filter::Filter;
-use crate::histogram::Histogram;
+use crate::histogram::{self, Histogram};
 use crate::names;
-use crate::ring::text;
+use crate::ring::{Record, text};
 use crate::tracer::{Means, Plan, TraceError, Tracer};
 
 pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/syscalls.bpf.o");
@@ -114,30 +114,36 @@ impl Syscalls {
     /// The counts so far, most frequent first.
     pub fn read(&self) -> Result<Vec<Row>, TraceError> {
         let t = &self.tracer;
-        let sum = |copies: &[[u64; 2]]| copies.iter().fold([0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]);
-        let calls: BTreeMap<[u32; 2], [u64; 2]> = t.per_cpu("calls", sum)?;
+        let calls: BTreeMap<[u32; 2], (u64, u64, Histogram)> = t.per_cpu("calls", joined)?;
         let failures: BTreeMap<[u32; 3], u64> = t.per_cpu("failures", |c: &[u64]| c.iter().sum())?;
         let comms: BTreeMap<u32, [u8; 16]> = t.hash("comms")?;
-        let mut latencies = self.latencies()?;
         let mut rows: Vec<Row> = calls
             .into_iter()
-            .map(|([id, nr], [count, failed])| Row {
+            .map(|([id, nr], (count, failed, latency))| Row {
                 id,
                 nr,
                 count,
                 failed,
                 comm: comms.get(&id).map(|c| text(c)).unwrap_or_default(),
                 errors: errors_of(&failures, id, nr),
-                latency: latencies.remove(&[id, nr]).unwrap_or_default(),
+                latency,
             })
             .collect();
         rows.sort_by_key(|r| (std::cmp::Reverse(r.count), r.id, r.nr));
         Ok(rows)
     }
+}
 
-    fn latencies(&self) -> Result<BTreeMap<[u32; 2], Histogram>, TraceError> {
-        self.tracer.per_cpu("latencies", Histogram::joined)
+/// `struct calls`: how often, how often failed, the histogram; the copies of all CPUs as one.
+fn joined(copies: &[[u8; 16 + histogram::SIZE]]) -> (u64, u64, Histogram) {
+    let mut all = (0, 0, Histogram::default());
+    for copy in copies {
+        let mut record = Record(copy);
+        all.0 += record.u64();
+        all.1 += record.u64();
+        all.2.add(&Histogram::read(&mut record));
     }
+    all
 }
 
 fn errors_of(failures: &BTreeMap<[u32; 3], u64>, id: u32, nr: u32) -> Vec<(u32, u64)> {

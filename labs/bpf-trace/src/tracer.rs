@@ -3,9 +3,11 @@
 //! A hook is the name of a tracepoint. An object may hold up to three programs for one, called `sys_exit`,
 //! `raw_sys_exit` and `tp_sys_exit`; the first that this kernel takes is attached (see `bpf/trace.h`).
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::{Mutex, PoisonError};
 
 use aya::maps::{Array, Map, MapData, PerCpuHashMap, RingBuf};
 use aya::programs::{Program, ProgramError};
@@ -140,12 +142,15 @@ pub struct Attached {
     pub id: u32,
 }
 
+/// What keeps a program attached until it is dropped.
+pub type Link = Box<dyn Any + Send>;
+
 /// Programs at work; all of it ends when this is dropped, or with the process.
 pub struct Tracer {
     ebpf: Ebpf,
     attached: Vec<Attached>,
-    /// What was attached without aya.
-    _links: Vec<OwnedFd>,
+    /// What keeps the programs attached.
+    links: Mutex<Vec<Link>>,
 }
 
 impl fmt::Debug for Tracer {
@@ -180,7 +185,7 @@ impl Tracer {
             loader.map_max_entries(name, *entries);
         }
         let ebpf = loader.load(plan.object)?;
-        Ok(Self { ebpf, attached: Vec::new(), _links: Vec::new() })
+        Ok(Self { ebpf, attached: Vec::new(), links: Mutex::default() })
     }
 
     /// Attaches the first of the hook's programs that this kernel takes.
@@ -192,26 +197,32 @@ impl Tracer {
             }
             let name = format!("{prefix}{hook}");
             let Some(program) = self.ebpf.program_mut(&name) else { continue };
-            let done = match program {
-                Program::BtfTracePoint(p) => {
-                    p.load(hook, kernel_btf()?).and_then(|()| p.attach().map(drop)).map_err(|e| refused(&e))
-                }
-                Program::RawTracePoint(p) => {
-                    p.load().and_then(|()| p.attach(hook).map(drop)).map_err(|e| refused(&e))
-                }
+            let done: Result<Link, SysError> = match program {
+                Program::BtfTracePoint(p) => p
+                    .load(hook, kernel_btf()?)
+                    .and_then(|()| p.attach())
+                    .and_then(|id| Ok(Box::new(p.take_link(id)?) as _))
+                    .map_err(|e| refused(&e)),
+                Program::RawTracePoint(p) => p
+                    .load()
+                    .and_then(|()| p.attach(hook))
+                    .and_then(|id| Ok(Box::new(p.take_link(id)?) as _))
+                    .map_err(|e| refused(&e)),
                 Program::TracePoint(p) => p.load().map_err(|e| refused(&e)).and_then(|()| {
                     let program = p.fd().map_err(|e| refused(&e))?;
                     let tracefs = perf::private_tracefs()?;
                     let id = perf::tracepoint_id(tracefs.as_fd(), &format!("raw_syscalls/{hook}"))?;
-                    self._links.push(perf::attach_tracepoint(program.as_fd(), id)?);
-                    Ok(())
+                    Ok(Box::new(perf::attach_tracepoint(program.as_fd(), id)?) as _)
                 }),
                 other => {
                     return Err(TraceError::Object(format!("{name} is a {:?}", other.prog_type())));
                 }
             };
             match done {
-                Ok(()) => return self.note(&name, hook, means),
+                Ok(link) => {
+                    self.keep(link);
+                    return self.note(&name, hook, means);
+                }
                 Err(e) => tried.push((means, e)),
             }
         }
@@ -237,6 +248,17 @@ impl Tracer {
     /// A program of the object, for means that the loader does not know of itself.
     pub fn program_mut(&mut self, name: &str) -> Result<&mut Program, TraceError> {
         self.ebpf.program_mut(name).ok_or_else(|| TraceError::Object(format!("no program {name}")))
+    }
+
+    /// Takes charge of a link that was made by other means than the plan's hooks.
+    pub fn keep(&mut self, link: Link) {
+        self.links.get_mut().unwrap_or_else(PoisonError::into_inner).push(link);
+    }
+
+    /// Detaches all, and waits until the last run has ended: what is in the maps is final then.
+    pub fn stop(&self) {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        bpf::wait_for_runs();
     }
 
     /// What is attached, in the order of the plan.

@@ -17,7 +17,7 @@ fn traced(o: &Options, words: &[&str]) -> Vec<Row> {
     let o = Options { filter: Filter { follow: true, ..o.filter.clone() }, ..o.clone() };
     let view = Syscalls::start(&o).unwrap();
     let words: Vec<_> = words.iter().map(|w| w.into()).collect();
-    let mut command = Running::start(&words).unwrap();
+    let mut command = Running::start(&words, true).unwrap();
     let mut wait = Wait::new(None, Duration::from_secs(60)).unwrap();
     assert_eq!(wait.next(None, Some(&mut command)).unwrap(), Wake::Ended);
     assert_eq!(view.tracer().lost().unwrap().events(), 0);

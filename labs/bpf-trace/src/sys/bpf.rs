@@ -107,6 +107,13 @@ pub struct Code<'a> {
     pub lines: Option<Lines<'a>>,
 }
 
+impl<'a> Code<'a> {
+    /// A program for a raw tracepoint, without anything else about it.
+    pub fn raw_tp(instructions: &'a [u64]) -> Self {
+        Self { kind: RAW_TRACEPOINT, instructions, ..Self::default() }
+    }
+}
+
 /// Types of functions and places of lines, as clang put them into the object (`.BTF.ext`).
 #[derive(Debug, Clone, Copy)]
 pub struct Lines<'a> {
@@ -316,4 +323,14 @@ pub fn stats_on() -> Result<OwnedFd, SysError> {
     // SAFETY: this command's attr holds no pointer.
     let fd = unsafe { bpf("bpf(BPF_ENABLE_STATS)", BPF_ENABLE_STATS, &mut attr) };
     fd.map(own)
+}
+
+/// Returns when every run of a BPF program that was under way has ended: membarrier(2), whose global form waits until
+/// no CPU is in a section that RCU protects, as these runs are. Linux 4.3; where it is missing, a moment of sleep.
+pub fn wait_for_runs() {
+    const MEMBARRIER_CMD_GLOBAL: i32 = 1;
+    // SAFETY: takes numbers only.
+    if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0 {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
 }
