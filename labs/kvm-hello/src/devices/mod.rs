@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use kvm_bindings::kvm_regs;
 
-use crate::error::{Error, kvm};
+use crate::error::Error;
 use crate::exits::{Bus, Why};
 use crate::layout;
 use crate::machine::{Machine, Plan};
@@ -159,7 +159,7 @@ pub fn run(timeout: Duration) -> Result<Report, Error> {
         if board.serial.wants_interrupt() != line {
             line = !line;
             raised += u64::from(line);
-            machine.vm.fd().set_irq_line(serial::LINE, line).map_err(kvm("KVM_IRQ_LINE"))?;
+            machine.vm.set_line(serial::LINE, line)?;
         }
     }
     Ok(Report {

@@ -49,6 +49,15 @@ impl Vm {
         self.set_region(if on { kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES } else { 0 })
     }
 
+    /// Raises or lowers an input of the interrupt controllers inside KVM.
+    ///
+    /// # Errors
+    /// What the ioctl says: `ENXIO` where the plan had no interrupt controllers.
+    #[doc(alias = "KVM_IRQ_LINE")]
+    pub fn set_line(&self, line: u32, up: bool) -> Result<(), SysError> {
+        self.fd.set_irq_line(line, up).map_err(|e| SysError::new("KVM_IRQ_LINE", e.errno()))
+    }
+
     fn set_region(&self, flags: u32) -> Result<(), SysError> {
         let region = kvm_userspace_memory_region {
             slot: 0,
