@@ -207,6 +207,26 @@ impl Session {
         }
     }
 
+    /// Whether standard output is for programs (`--json`).
+    pub fn json(&self) -> bool {
+        self.json
+    }
+
+    /// Whole lines, told at once and not kept: events in their thousands, written in one go. Under `--json` they must
+    /// be JSON, a document a line, and stand ahead of the run's own; otherwise they are for people.
+    ///
+    /// # Errors
+    ///
+    /// Those of write(2), a full disk above all; a reader that went away ends the run, with success.
+    pub fn stream_lines(&mut self, lines: &str) -> io::Result<()> {
+        if self.json {
+            return render::print_text(lines);
+        }
+        self.terminal.lines(lines);
+        self.leave_if_closed();
+        self.terminal.failure().map_or(Ok(()), Err)
+    }
+
     /// Judges something that must hold. A failed one makes the run's exit code 1.
     #[track_caller]
     pub fn check(&mut self, name: &str, ok: bool, detail: impl Into<String>) {
@@ -269,6 +289,10 @@ impl Session {
     fn emit(&mut self, event: Event) {
         self.run.apply(&event);
         self.terminal.event(&event);
+        self.leave_if_closed();
+    }
+
+    fn leave_if_closed(&self) {
         if self.terminal.closed() && !self.kept {
             // The reader went away, as with `| head`: nobody is left to tell it to, and that is no failure.
             cleanup::run_all();

@@ -8,7 +8,7 @@ mod terminal;
 mod text;
 
 pub(crate) use html::html;
-pub(crate) use terminal::{Terminal, print_line};
+pub(crate) use terminal::{Terminal, print_line, print_text};
 pub(crate) use text::plain;
 
 /// Where `value` lies between `low` and `high`, 0 to 1; the middle where they are the same.

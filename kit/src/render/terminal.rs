@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write};
 
 use crate::event::{Event, Header, Item, Predict, Step};
 use crate::machine::date;
-use crate::render::text::{BAD, FIGURE, OFF, STEP, clean, fitted, marked, spoken, wrap};
+use crate::render::text::{BAD, FIGURE, OFF, STEP, clean, fitted, folded, marked, spoken, wrap};
 use crate::render::{blocks, chart, lanes};
 use crate::stats::figure;
 use crate::{cleanup, sys};
@@ -140,6 +140,16 @@ impl Terminal {
             self.put(&text);
             self.passing = text.lines().count();
         }
+    }
+
+    /// Whole lines of text. A terminal gets them folded, so that nothing is cut off; a file gets them as they are.
+    pub(crate) fn lines(&mut self, lines: &str) {
+        if self.to_stderr || !io::stdout().is_terminal() {
+            return self.put(lines);
+        }
+        let columns = sys::columns(1).unwrap_or(self.width).max(20);
+        let folded: String = lines.lines().map(|l| folded(l, columns)).collect();
+        self.put(&folded);
     }
 
     fn drawn(&self, item: &Item) -> String {
@@ -294,7 +304,12 @@ fn write_to(mut stream: impl Write, text: &str) -> io::Result<()> {
 
 /// Writes a document to standard output; a reader that went away is success.
 pub(crate) fn print_line(text: &str) -> io::Result<()> {
-    match write_to(io::stdout(), &format!("{text}\n")) {
+    print_text(&format!("{text}\n"))
+}
+
+/// The same of whole lines.
+pub(crate) fn print_text(lines: &str) -> io::Result<()> {
+    match write_to(io::stdout(), lines) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
             cleanup::run_all();
             sys::exit_now(0)

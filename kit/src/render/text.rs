@@ -88,9 +88,35 @@ pub(super) fn fitted(line: &str, width: usize) -> String {
     cut + "…"
 }
 
+/// A line in as many lines as its width needs, broken anywhere: what a terminal would do, but the rest is indented.
+pub(super) fn folded(line: &str, width: usize) -> String {
+    const INDENT: &str = "      ";
+    let (mut out, mut used) = (String::new(), 0);
+    for c in clean(line, false).chars() {
+        let columns = textwrap::core::display_width(c.encode_utf8(&mut [0; 4]));
+        if used + columns > width {
+            out.push('\n');
+            out.push_str(INDENT);
+            used = INDENT.len();
+        }
+        out.push(c);
+        used += columns;
+    }
+    out + "\n"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folded_line_fits_and_is_whole() {
+        let line = "/a/long/\u{4e2d}\u{4e2d}/path".repeat(9);
+        let folded = folded(&line, 20);
+        assert!(folded.lines().all(|l| textwrap::core::display_width(l) <= 20), "{folded}");
+        assert_eq!(folded.replace("\n      ", "").trim_end(), line);
+        assert_eq!(super::folded("short", 20), "short\n");
+    }
 
     #[test]
     fn escape_sequences_of_others_do_not_reach_the_terminal() {

@@ -38,9 +38,11 @@ static long (*bpf_probe_read_user)(void *to, u32 size, const void *from) = (void
 static long (*bpf_probe_read_kernel)(void *to, u32 size, const void *from) = (void *)113;
 static long (*bpf_probe_read_user_str)(void *to, u32 size, const void *from) = (void *)114;
 static long (*bpf_probe_read_kernel_str)(void *to, u32 size, const void *from) = (void *)115;
+static long (*bpf_ringbuf_output)(void *ringbuf, const void *data, u64 size, u64 flags) = (void *)130;
 static void *(*bpf_ringbuf_reserve)(void *ringbuf, u64 size, u64 flags) = (void *)131;
 static void (*bpf_ringbuf_submit)(void *data, u64 flags) = (void *)132;
 static void (*bpf_ringbuf_discard)(void *data, u64 flags) = (void *)133;
+static u64 (*bpf_ringbuf_query)(void *ringbuf, u64 what) = (void *)134;
 static void *(*bpf_task_storage_get)(void *map, void *task, void *value, u64 flags) = (void *)156;
 static void *(*bpf_get_current_task_btf)(void) = (void *)158;
 
@@ -49,6 +51,7 @@ static void *(*bpf_get_current_task_btf)(void) = (void *)158;
 #define CORE __attribute__((preserve_access_index))
 
 struct pt_regs {
+	u64 r10, dx, si, di; /* a system call's arguments, from the fourth to the first */
 	u64 orig_ax;
 } CORE;
 
@@ -61,7 +64,24 @@ typedef struct {
 } atomic_t;
 
 struct signal_struct {
-	atomic_t live;
+	atomic_t live; /* threads that have not ended */
+	s32 group_exit_code;
+	u32 flags;
+} CORE;
+
+struct upid {
+	s32 nr;
+	void *ns;
+};
+
+/* A process id: a number in each PID namespace that it is seen in, from the outermost on. */
+struct pid {
+	u32 level;
+	struct upid numbers[1];
+} CORE;
+
+struct mm_struct {
+	u64 arg_start, arg_end;
 } CORE;
 
 struct task_struct {
@@ -69,7 +89,12 @@ struct task_struct {
 	s32 pid;
 	s32 tgid;
 	s32 exit_code;
-	struct task_struct *real_parent;
+	struct task_struct *real_parent, *group_leader;
+	struct pid *thread_pid;
+	struct mm_struct *mm;
+	struct files_struct *files;
+	struct fs_struct *fs;
+	u64 start_time; /* ns, CLOCK_MONOTONIC */
 	struct signal_struct *signal;
 	char comm[16];
 } CORE;
