@@ -13,6 +13,7 @@ use crate::sync::spin_for;
 use crate::sys::cell::Lock;
 use crate::sys::clock::{ns_per_tick, ticks};
 use crate::sys::rseq::Thread;
+use crate::sys::slice::Slice;
 
 /// Anything that runs a section exclusively: the zoo, and the peers in the benchmarks.
 pub trait Section: Sync {
@@ -131,8 +132,9 @@ pub fn contend<S: Section>(lock: &S, load: Load) -> Outcome {
 }
 
 fn part<S: Section>(lock: &S, load: Load, ns: f64, start: &Barrier, stop: &AtomicBool) -> Part {
-    // Makes the CPU known to the rseq-aware lock; where there is no rseq, it does without.
-    let _ = Thread::current();
+    // Makes the CPU known to the rseq-aware lock, and lets it ask for longer slices; where there is no rseq or
+    // no such thing, it does without.
+    let _ = Thread::current().map(Slice::enable);
     let mut part = Part { sections: 0, waits: histogram(), usage: None };
     start.wait();
     let before = getrusage(UsageWho::RUSAGE_THREAD).ok();

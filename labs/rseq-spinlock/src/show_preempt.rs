@@ -6,6 +6,7 @@ use kit::{Lanes, Predict, Session, Span, Summary, SysError, Table};
 use rseq_spinlock::locks::{Adaptive, Mcs, RseqAware, Tas, Ticket};
 use rseq_spinlock::preempt::{Doing, GRANT, How, Play, Scene, play};
 use rseq_spinlock::sys::rseq::Thread;
+use rseq_spinlock::sys::slice;
 use rseq_spinlock::{Lock, RawLock};
 
 type Act = fn(Play) -> Result<Scene, SysError>;
@@ -124,10 +125,11 @@ fn lanes(s: &mut Session, name: &str, scene: &Scene) {
 /// Asking for a little more time: for real where the kernel can, and simulated.
 fn extension(s: &mut Session, thread: Thread, burst: Duration, takes: usize) -> anyhow::Result<()> {
     s.step("Ask for a little more time");
-    if let Some(slice) = super::slice(s, thread) {
+    if super::slice(s, thread).is_some() {
         let lock = Lock::<RseqAware, u64>::new(0);
-        let held = 100_000;
-        let granted = (0..held).filter(|_| slice.hold(|| *lock.lock() += 1).1).count();
+        let (held, before) = (100_000, slice::grants());
+        (0..held).for_each(|_| *lock.lock() += 1);
+        let granted = slice::grants() - before;
         s.metric("slices_granted", "1", granted as f64);
         s.say(format!(
             "This kernel has the slice extension. A holder of the rseq-aware lock asked for it {held} times, and was granted \

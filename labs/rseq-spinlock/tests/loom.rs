@@ -2,7 +2,7 @@
 //! and every value a relaxed load may return, is tried.
 //!
 //! What is modelled and not real: a futex is a mutex and a condition variable; the asymmetric barriers are
-//! two SeqCst fences; "which CPU am I on" is a constant for each model; patience is endless or none. loom's
+//! two SeqCst fences; "which CPU am I on" is a constant for each model; turns never end, or at once. loom's
 //! futex orders a little more than the kernel's promise, so an ordering that a sleeper relies on is tested
 //! less strictly than the rest.
 
@@ -22,23 +22,25 @@ mod sync {
     pub use loom::sync::atomic::{AtomicU32, Ordering};
 
     pub const SLOTS: usize = 3;
-    /// Twice: before and after the mark.
     pub const LOOKS: u32 = 2;
+    pub const SPINS: u32 = 1;
+    pub const YIELDS: u32 = 1;
+    pub const GLANCE: u32 = 1;
 
     thread_local! {
         // loom runs each model's threads as coroutines on one OS thread.
-        static PATIENT: Cell<bool> = const { Cell::new(true) };
+        static TURNS: Cell<bool> = const { Cell::new(false) };
         static CPUS: Cell<[Option<u32>; SLOTS]> = const { Cell::new([None; SLOTS]) };
     }
 
     loom::thread_local! {
         static SLOT: Cell<usize> = Cell::new(usize::MAX);
-        static SPINS: Cell<u32> = Cell::new(0);
+        static SPUN: Cell<u32> = Cell::new(0);
     }
 
     /// What the machine is like, for the models that follow on this thread.
-    pub fn world(patient: bool, cpus: [Option<u32>; SLOTS]) {
-        PATIENT.set(patient);
+    pub fn world(turns: bool, cpus: [Option<u32>; SLOTS]) {
+        TURNS.set(turns);
         CPUS.set(cpus);
     }
 
@@ -80,7 +82,7 @@ mod sync {
     /// Lets the others run. Spinning on and on changes nothing, yet each round is another interleaving: after
     /// a few, we go on with this one and no longer branch off it.
     pub fn spin() {
-        let n = SPINS.with(|s| s.replace(s.get() + 1));
+        let n = SPUN.with(|s| s.replace(s.get() + 1));
         if n > 3 {
             loom::skip_branch();
         }
@@ -91,10 +93,21 @@ mod sync {
         spin();
     }
 
-    pub fn mark() {}
+    pub fn yield_cpu() {
+        spin();
+    }
 
-    pub fn unmarked() -> bool {
-        false
+    pub fn ask_for_time() {}
+
+    pub fn no_more_time() {}
+
+    pub fn now() -> u32 {
+        0
+    }
+
+    /// Always or never: each release in a crowd hands over, or none does.
+    pub fn turn_over(_: u32) -> bool {
+        TURNS.get()
     }
 
     pub fn prepare_barriers() {}
@@ -105,19 +118,6 @@ mod sync {
 
     pub fn heavy_barrier() {
         loom::sync::atomic::fence(Ordering::SeqCst);
-    }
-
-    #[derive(Debug, Clone, Copy)]
-    pub struct Since(bool);
-
-    impl Since {
-        pub fn now() -> Self {
-            Self(PATIENT.get())
-        }
-
-        pub fn too_long(self) -> bool {
-            !self.0
-        }
     }
 
     #[derive(Debug)]
@@ -259,22 +259,22 @@ fn adaptive() {
 
 #[test]
 fn parking() {
-    for patient in [true, false] {
-        world(patient, [None; 3]);
+    for turns in [false, true] {
+        world(turns, [None; 3]);
         check::<locks::Parking>();
     }
 }
 
 #[test]
 fn rseq_aware() {
-    for patient in [true, false] {
+    for turns in [false, true] {
         // All on one CPU, on different ones, unknown.
         for cpus in [[Some(0); 3], [Some(0), Some(1), Some(0)], [None; 3]] {
-            world(patient, cpus);
+            world(turns, cpus);
             model::<locks::RseqAware>(2, 2, 3);
         }
         // Three threads take most of the time: only where both kinds of waiter meet.
-        world(patient, [Some(0), Some(1), Some(0)]);
+        world(turns, [Some(0), Some(1), Some(0)]);
         model::<locks::RseqAware>(3, 1, 2);
     }
 }

@@ -1,38 +1,64 @@
-//! Where the waiters of the last two locks sleep: unlock is one store, and nobody starves.
+//! Where the waiters of the last two locks wait: unlock is one store, and nobody is passed for long.
 //!
 //! ```text
 //! word   FREE | HANDOFF | HELD or more     taken by CAS, given back by a plain store
-//! state  waiters that have slept | OFF | STARVED | WOKEN
+//! state  waiters that have slept | OFF | LATE | WOKEN
 //! gate   what they sleep on; +1 with each wake-up
 //! ```
 //!
 //! - **Barging.** Normally a release frees the word and anyone may take it: a thread that runs beats one that
-//!   must be woken first, which is where throughput comes from. One waiter at a time is awake and trying
+//!   must be woken first, which is where throughput comes from. One sleeper at a time is awake and trying
 //!   (WOKEN).
-//! - **No starving.** A waiter passed for longer than [`PATIENCE`](crate::sync::PATIENCE) sets STARVED. From
-//!   then on a release stores HANDOFF, which only those who have slept may take, until one comes along that
-//!   has not waited that long. Go's `sync.Mutex` works like this; `parking_lot` rolls a die each half
-//!   millisecond instead.
-//! - **No fence.** A release stores `word`, then reads `state`; a waiter writes `state`, then reads `word`.
-//!   Each may miss the other unless both fence: here only the waiter pays, with membarrier(2).
+//! - **Yielding.** With more threads than CPUs most of those that wait are in a run queue, where no lock can
+//!   see them. A waiter that has spun for some hundred nanoseconds gives them its CPU with sched_yield(2), a
+//!   few times, before it sleeps. Without this, each thread runs until its time slice ends, and the last in
+//!   the queue waits for all those slices.
+//! - **Turns.** A waiter that has been off its CPU leaves LATE. In such a crowd a release looks at the clock:
+//!   once in a [turn](crate::sync::turn_over) it stores HANDOFF, which newcomers may not take. Whoever had
+//!   the lock yields as well, and the CPU goes to those who wait.
+//! - **No fence.** A release stores `word`, then reads `state`; a sleeper writes `state`, then reads `word`.
+//!   Each may miss the other unless both fence: here only the sleeper pays, with membarrier(2).
 
-use crate::sync::{AtomicU32, Futex, Ordering, Since, heavy_barrier, light_barrier, prepare_barriers, spin};
+use crate::sync::{
+    self, AtomicU32, Futex, Ordering, heavy_barrier, light_barrier, now, prepare_barriers, spin_for,
+    turn_over, yield_cpu,
+};
 
 /// The word: nobody holds the lock.
 pub const FREE: u32 = 0;
-/// The word: nobody holds it, and only a waiter that has slept may take it.
+/// The word: nobody holds it, and only a waiter that has been off its CPU may take it.
 pub const HANDOFF: u32 = 1;
 /// The word: held. The holder may put any higher value there.
 pub const HELD: u32 = 2;
 
-/// State: a waiter is awake or being woken; no need to wake another.
+/// State: a sleeper is awake or being woken; no need to wake another.
 const WOKEN: u32 = 1;
-/// State: someone has waited too long.
-const STARVED: u32 = 2;
+/// State: since the last turn, someone who waits has been off its CPU.
+const LATE: u32 = 2;
 /// State: a waiter has seen that the holder is not running. Cleared by the release.
 pub const OFF: u32 = 4;
 /// State: one waiter that has slept at least once.
 const ONE: u32 = 8;
+
+/// What a waiter does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Looks again after so many `pause` instructions.
+    Spin(u32),
+    /// Lets the CPU's other threads run.
+    Yield,
+    /// Sleeps until a release wakes it.
+    Sleep,
+}
+
+/// What to do at the n-th look when nothing is known of the holder: spin, ever more rarely; yield; sleep.
+pub fn blindly(look: u32) -> Next {
+    match look {
+        n if n < sync::SPINS => Next::Spin(2 << n),
+        n if n < sync::SPINS + sync::YIELDS => Next::Yield,
+        _ => Next::Sleep,
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -43,13 +69,23 @@ pub struct Lot {
     pub state: AtomicU32,
     /// Counts wake-ups; a waiter reads it before its last look at `word`.
     gate: Futex,
+    /// When the last turn began. Only the holder touches it.
+    turn: AtomicU32,
+    /// Releases in a crowd. Only the holder touches it.
+    releases: AtomicU32,
 }
 
 impl Lot {
     /// Free, and nobody waits.
     pub fn new() -> Self {
         prepare_barriers();
-        Self { word: AtomicU32::new(FREE), state: AtomicU32::new(0), gate: Futex::new(0) }
+        Self {
+            word: AtomicU32::new(FREE),
+            state: AtomicU32::new(0),
+            gate: Futex::new(0),
+            turn: AtomicU32::new(0),
+            releases: AtomicU32::new(0),
+        }
     }
 
     /// Takes the lock if it is free. `held`: what the word shall say then, from [`HELD`] on.
@@ -59,79 +95,96 @@ impl Lot {
         self.word.compare_exchange(FREE, held, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
-    /// Returns when the lock is ours. `go_on` is shown the word and says, for the n-th look, whether spinning
-    /// on is worth it.
+    /// Returns when the lock is ours. `held`: as in [`try_take`](Self::try_take). `next` is shown the word of
+    /// a holder and the number of the look.
     #[cold]
-    pub fn wait(&self, mut go_on: impl FnMut(u32, u32) -> bool) {
-        let since = Since::now();
-        let mut slept = false;
+    pub fn wait(&self, held: impl Fn() -> u32, next: impl Fn(u32, u32) -> Next) {
+        let (mut look, mut been_off, mut slept) = (0, false, false);
         loop {
-            let mut look = 0;
-            loop {
-                let word = self.word.load(Ordering::Relaxed);
-                // Acquire: pairs with the Release in `release`.
-                if (word == FREE || slept && word == HANDOFF)
-                    && self.word.compare_exchange(word, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok()
-                {
-                    if slept {
-                        self.served(since);
+            let word = self.word.load(Ordering::Relaxed);
+            // Acquire: pairs with the Release in `release`.
+            if (word == FREE || been_off && word == HANDOFF)
+                && self.word.compare_exchange(word, held(), Ordering::Acquire, Ordering::Relaxed).is_ok()
+            {
+                if slept {
+                    self.leave();
+                }
+                return;
+            }
+            let step = match word {
+                FREE => Next::Spin(1),
+                HANDOFF => Next::Yield,
+                held => next(held, look),
+            };
+            look += 1;
+            match step {
+                Next::Spin(pauses) => spin_for(pauses),
+                Next::Yield => {
+                    if self.state.load(Ordering::Relaxed) & LATE == 0 {
+                        self.state.fetch_or(LATE, Ordering::Relaxed);
                     }
-                    return;
+                    yield_cpu();
+                    been_off = true;
                 }
-                // Handed to someone who has slept: not for us, so out of the way.
-                if word == HANDOFF || !go_on(word, look) {
-                    break;
+                Next::Sleep => {
+                    self.sleep(slept);
+                    (look, been_off, slept) = (0, true, true);
                 }
-                look += 1;
-                spin();
             }
-            // Before the last look at the word: a wake-up after that look changes it.
-            let seen = self.gate.load(Ordering::Acquire);
-            if slept {
-                self.state.fetch_and(!WOKEN, Ordering::Relaxed);
-            } else {
-                self.state.fetch_add(ONE, Ordering::Relaxed);
-                slept = true;
-            }
-            if since.too_long() {
-                self.state.fetch_or(STARVED, Ordering::Relaxed);
-            }
-            // Pairs with the light one in `release`: it sees what we just wrote, or we see the word it
-            // stored.
-            heavy_barrier();
-            if self.word.load(Ordering::Relaxed) >= HELD {
-                self.gate.wait(seen);
-            }
+        }
+    }
+
+    /// Sleeps until woken, or not at all if the lock has been given back meanwhile.
+    fn sleep(&self, again: bool) {
+        // Before the last look at the word: a wake-up after that look changes it.
+        let seen = self.gate.load(Ordering::Acquire);
+        if again {
+            self.state.fetch_and(!WOKEN, Ordering::Relaxed);
+        } else {
+            self.state.fetch_add(ONE, Ordering::Relaxed);
+        }
+        // Pairs with the light one in `release`: it sees what we just wrote, or we see the word it stored.
+        heavy_barrier();
+        if self.word.load(Ordering::Relaxed) >= HELD {
+            self.gate.wait(seen);
         }
     }
 
     /// We have the lock after having slept: out of the count.
-    fn served(&self, since: Since) {
+    fn leave(&self) {
         let mut now = self.state.load(Ordering::Relaxed);
-        loop {
-            let mut next = (now - ONE) & !WOKEN;
-            if next < ONE || !since.too_long() {
-                next &= !STARVED;
-            }
-            match self.state.compare_exchange(now, next, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return,
-                Err(other) => now = other,
-            }
+        while let Err(other) =
+            self.state.compare_exchange(now, (now - ONE) & !WOKEN, Ordering::Relaxed, Ordering::Relaxed)
+        {
+            now = other;
         }
     }
 
-    /// Gives the lock back, to a waiter if one has starved.
+    /// Gives the lock back; in a crowd, once in a turn, to those who wait.
     #[inline]
     pub fn release(&self) {
-        let starved = self.state.load(Ordering::Relaxed) & STARVED != 0;
-        // Release: pairs with the Acquire of whoever takes it. STARVED implies a waiter that will take
-        // HANDOFF.
-        self.word.store(if starved { HANDOFF } else { FREE }, Ordering::Release);
+        let free = if self.state.load(Ordering::Relaxed) == 0 { FREE } else { self.free_in_a_crowd() };
+        // Release: pairs with the Acquire of whoever takes it.
+        self.word.store(free, Ordering::Release);
         light_barrier();
         let state = self.state.load(Ordering::Relaxed);
-        if state != 0 {
+        if state >= OFF {
             self.after_release(state);
         }
+    }
+
+    /// What the word shall say. Nobody need be there to take HANDOFF: a newcomer may, once it has yielded.
+    #[cold]
+    fn free_in_a_crowd(&self) -> u32 {
+        let n = self.releases.load(Ordering::Relaxed).wrapping_add(1);
+        self.releases.store(n, Ordering::Relaxed);
+        // The clock costs as much as a short section.
+        if !n.is_multiple_of(sync::GLANCE) || !turn_over(self.turn.load(Ordering::Relaxed)) {
+            return FREE;
+        }
+        self.turn.store(now(), Ordering::Relaxed);
+        self.state.fetch_and(!LATE, Ordering::Relaxed);
+        HANDOFF
     }
 
     #[cold]

@@ -10,7 +10,7 @@
 //! | `s6_clh` | reading the predecessor's line | one store | first come | as ticket |
 //! | `s7_futex` | sleeping | swap, perhaps a wake | no | all sleep |
 //! | `s8_adaptive` | spinning a little, then sleeping | swap, perhaps a wake | no | spin a little |
-//! | `s9_parking` | spinning a little, then sleeping in turn | one store | in the end | spin a little |
+//! | `s9_parking` | spinning a little, yielding, then sleeping | one store | in the end | spin a little |
 //! | `s10_rseq` | spinning only while the holder may be running | one store | in the end | stop at once |
 
 mod lot;

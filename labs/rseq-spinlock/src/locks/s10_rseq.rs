@@ -7,19 +7,17 @@
 //!   help, it keeps the holder off. Tell the others (OFF) and sleep at once.
 //! - word says another CPU, no OFF: the holder probably runs. Spinning is right, for a short while.
 //! - OFF: someone over there found the holder off its CPU. Sleep.
-//! - `rseq_cs` of ours, set when we began to spin, reads 0: the kernel clears it when it has taken *us* off.
-//!   There are more threads than CPUs, and spinning takes a CPU from someone who could get on. Sleep.
 //!
 //! A holder that was migrated inside its section makes the first rule wrong; the cost is one needless sleep,
 //! never exclusion. Without rseq nobody knows a CPU and this is [`Parking`](super::Parking).
+//!
+//! Where the kernel has the time-slice extension (Linux 7.0) and the thread has [turned it
+//! on](crate::sys::slice), the holder asks for it, so that it is off its CPU more rarely. Only the holder: a
+//! waiter that spun on for longer would be the opposite of what this lock is for.
 
-use super::lot::{HELD, Lot, OFF};
+use super::lot::{HELD, Lot, Next, OFF, blindly};
 use crate::raw::{RawLock, sealed::Sealed};
-use crate::sync::{self, Ordering, cpu, mark, unmarked};
-
-/// Looks before going to sleep all the same: something else may have taken the holder's CPU. As in `Parking`:
-/// ten times more patience made the longest waits longer, and nothing faster.
-const LOOKS: u32 = sync::LOOKS;
+use crate::sync::{Ordering, ask_for_time, cpu, no_more_time};
 
 /// See the module.
 #[derive(Debug)]
@@ -37,37 +35,41 @@ impl RawLock for RseqAware {
 
     #[inline]
     fn acquire(&self) {
-        // Read before the CAS, which brings it into the word: a store of its own afterwards costs 2 ns.
-        if !self.0.try_take(cpu().map_or(HELD, on)) {
-            self.0.wait(|word, look| self.worth_spinning(word, look));
-            // Not where we were when we began to wait.
-            if let Some(cpu) = cpu() {
-                self.0.word.store(on(cpu), Ordering::Relaxed);
-            }
+        // Before we have it: afterwards is a moment too late.
+        ask_for_time();
+        // The CPU is read before the CAS, which brings it into the word: a store of its own afterwards costs
+        // 2 ns.
+        if !self.0.try_take(here()) {
+            no_more_time();
+            self.0.wait(here, |word, look| self.next(word, look));
+            ask_for_time();
         }
     }
 
     #[inline]
     fn release(&self, (): ()) {
         self.0.release();
+        no_more_time();
     }
 }
 
-/// What the word says when the holder took the lock on `cpu`. `HELD`: it does not know, or has not said so
-/// yet.
+/// What the word says when the holder took the lock on `cpu`.
 fn on(cpu: u32) -> u32 {
     HELD + 1 + cpu
 }
 
+/// What the word shall say if we take the lock now. `HELD`: we do not know where we are.
+#[inline]
+fn here() -> u32 {
+    cpu().map_or(HELD, on)
+}
+
 impl RseqAware {
-    fn worth_spinning(&self, word: u32, look: u32) -> bool {
+    fn next(&self, word: u32, look: u32) -> Next {
         if cpu().is_some_and(|cpu| word == on(cpu)) {
             self.0.state.fetch_or(OFF, Ordering::Relaxed);
-            return false;
+            return Next::Sleep;
         }
-        if look == 0 {
-            mark();
-        }
-        look < LOOKS && !unmarked() && self.0.state.load(Ordering::Relaxed) & OFF == 0
+        if self.0.state.load(Ordering::Relaxed) & OFF != 0 { Next::Sleep } else { blindly(look) }
     }
 }

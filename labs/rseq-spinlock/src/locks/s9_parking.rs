@@ -1,14 +1,10 @@
-//! Parking with eventual fairness: spin a little, then sleep in a `Lot`.
+//! Parking with eventual fairness: spin a little, yield a little, then sleep, in a `Lot`.
 //!
-//! What `s10_rseq` is without rseq: the two differ in one line, so what they differ in is what rseq's hint is
-//! worth.
+//! What `s10_rseq` is without rseq: the two differ in what a waiter knows of the holder, so what they differ
+//! in under load is what rseq's hint is worth.
 
-use super::lot::{HELD, Lot};
+use super::lot::{HELD, Lot, blindly};
 use crate::raw::{RawLock, sealed::Sealed};
-use crate::sync;
-
-/// Looks before going to sleep, as in [`Adaptive`](super::Adaptive).
-const LOOKS: u32 = sync::LOOKS;
 
 /// See the module.
 #[derive(Debug)]
@@ -27,7 +23,7 @@ impl RawLock for Parking {
     #[inline]
     fn acquire(&self) {
         if !self.0.try_take(HELD) {
-            self.0.wait(|_, look| look < LOOKS);
+            self.0.wait(|| HELD, |_, look| blindly(look));
         }
     }
 

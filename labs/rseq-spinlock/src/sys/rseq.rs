@@ -15,13 +15,15 @@
 //! 2.35 and tells its place as an offset from the thread pointer, which is `fs` on x86-64.
 #![allow(unsafe_code, reason = "the area is reached relative to fs, and registered by a raw system call")]
 
-use std::arch::{asm, global_asm};
+use std::arch::asm;
 use std::marker::PhantomData;
 use std::mem::offset_of;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, Ordering};
 
 use kit::SysError;
+
+use super::slice::SliceCtrl;
 
 /// What must stand before each abort handler: the kernel jumps nowhere else. glibc registers with this value.
 #[doc(alias = "RSEQ_SIG")]
@@ -37,7 +39,7 @@ struct Area {
     flags: AtomicU32,
     node_id: AtomicU32,
     mm_cid: AtomicU32,
-    slice_ctrl: AtomicU32,
+    slice_ctrl: SliceCtrl,
 }
 
 /// Field offsets for the assembly.
@@ -115,7 +117,7 @@ thread_local! {
             flags: AtomicU32::new(0),
             node_id: AtomicU32::new(0),
             mm_cid: AtomicU32::new(0),
-            slice_ctrl: AtomicU32::new(0),
+            slice_ctrl: SliceCtrl::new(),
         }
     };
 }
@@ -169,12 +171,8 @@ impl Thread {
         self.area().rseq_cs.load(Ordering::Relaxed)
     }
 
-    pub(super) fn slice_ctrl(self) -> u32 {
-        self.area().slice_ctrl.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn set_slice_ctrl(self, value: u32) {
-        self.area().slice_ctrl.store(value, Ordering::Relaxed);
+    pub(super) fn slice_ctrl<'a>(self) -> &'a SliceCtrl {
+        &self.area().slice_ctrl
     }
 
     fn area<'a>(self) -> &'a Area {
@@ -211,60 +209,14 @@ pub fn cpu_hint() -> Option<u32> {
     (cpu as i32 >= 0).then_some(cpu)
 }
 
-// An empty section: no instruction is inside, so finding it armed the kernel only clears `rseq_cs`. Its abort
-// handler is never reached, but the kernel insists on one behind a signature.
-global_asm!(
-    ".pushsection .text.rseq_abort, \"ax\"",
-    ".byte 0x0f, 0xb9, 0x3d",
-    ".long {signature}",
-    ".Lrseq_spinlock_never:",
-    "ud2",
-    ".popsection",
-    ".pushsection __rseq_cs, \"aw\"",
-    ".balign 32",
-    ".hidden rseq_spinlock_mark",
-    ".globl rseq_spinlock_mark",
-    "rseq_spinlock_mark:",
-    ".long 0, 0",
-    ".quad .Lrseq_spinlock_never + 1, 0, .Lrseq_spinlock_never",
-    ".popsection",
-    signature = const SIGNATURE,
-);
-
-unsafe extern "C" {
-    #[link_name = "rseq_spinlock_mark"]
-    static MARK: [u64; 4];
-}
-
-/// Arms the empty section.
+/// `slice_ctrl` in the calling thread's area, known when [`cpu_hint`] is.
 #[inline]
-pub fn mark() {
+pub(super) fn slice_ctrl<'a>() -> Option<&'a SliceCtrl> {
     let offset = OFFSET.load(Ordering::Relaxed);
-    if offset != 0 {
-        // SAFETY: as in `cpu_hint`, fs:[offset] is this thread's area; no section of ours is under way here,
-        // so overwriting `rseq_cs` disarms none. MARK is a valid descriptor that lives as long as the
-        // program.
-        unsafe {
-            asm!("mov qword ptr fs:[{offset} + {at}], {mark}", offset = in(reg) offset, at = const RSEQ_CS,
-                mark = in(reg) &raw const MARK, options(nostack, preserves_flags));
-        }
-    }
-}
-
-/// Whether the kernel has cleared `rseq_cs` since [`mark`]. False where rseq is unknown or not registered.
-#[inline]
-pub fn unmarked() -> bool {
-    let offset = OFFSET.load(Ordering::Relaxed);
-    if offset == 0 {
-        return false;
-    }
-    let armed: u64;
-    // SAFETY: as in `cpu_hint`.
-    unsafe {
-        asm!("mov {armed}, qword ptr fs:[{offset} + {at}]", armed = out(reg) armed, offset = in(reg) offset,
-            at = const RSEQ_CS, options(nostack, readonly, preserves_flags));
-    }
-    armed == 0
+    let at = thread_pointer().wrapping_offset(offset + offset_of!(Area, slice_ctrl) as isize);
+    // SAFETY: as in `cpu_hint`, an offset that is not 0 leads to this thread's area, 32 bytes in its static
+    // thread-local storage. The callers use the reference at once, on this thread.
+    (offset != 0).then(|| unsafe { &*at.cast::<SliceCtrl>() })
 }
 
 /// Asks glibc; without it, our own thread-local area.
