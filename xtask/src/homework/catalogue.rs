@@ -98,6 +98,16 @@ pub(crate) fn of(lab: &Lab) -> anyhow::Result<Vec<Exercise>> {
     Ok(exercises)
 }
 
+/// The tests that another list has for an exercise; none where there is no such list.
+pub(crate) fn tests_in(list: &Path, id: &str) -> anyhow::Result<Option<Vec<Test>>> {
+    if !list.exists() {
+        return Ok(None);
+    }
+    let text = fs::read_to_string(list)?;
+    let exercises = parse(&text).with_context(|| list.display().to_string())?;
+    Ok(exercises.into_iter().find(|e| e.id == id).map(|e| e.tests))
+}
+
 fn parse(text: &str) -> anyhow::Result<Vec<Exercise>> {
     let mut exercises = toml::from_str::<File>(text)?.exercise;
     for exercise in &mut exercises {

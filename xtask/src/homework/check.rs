@@ -7,8 +7,10 @@ use clap::Args;
 use super::catalogue::{self, Exercise};
 use super::compile::{self, Compiled};
 use super::judge::{self, Failure, Outcome};
-use super::room::{Call, Room};
-use super::{seed, variants};
+use super::room::Call;
+use super::seed::Seed;
+use super::variants;
+use super::workshop::Workshop;
 use crate::exit;
 use crate::report::{self, Style};
 
@@ -22,30 +24,31 @@ pub(crate) struct Options {
     #[arg(long)]
     all: bool,
     #[command(flatten)]
-    seed: seed::Seed,
+    seed: Seed,
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<u8> {
     let exercises = catalogue::chosen(options.lab.as_deref(), options.exercise.as_deref())?;
-    let seed = options.seed.seed()?;
-    let room = Room::open()?;
+    let seed = options.seed.one()?;
+    let shop = Workshop::own()?;
+    shop.guard.words().iter().for_each(|w| report::note(w));
     let mut passed = true;
     for lab in exercises.chunk_by(|a, b| a.lab == b.lab) {
-        let calls = room.calls(&lab[0].lab, lab)?;
+        let calls = shop.room.calls(&lab[0].lab, lab)?;
         for exercise in lab {
-            passed &= check(&room, &calls[&exercise.id], exercise, seed, options.all)?;
+            passed &= check(&shop, &calls[&exercise.id], exercise, seed, options.all)?;
         }
     }
     Ok(if passed { 0 } else { exit::FAILED })
 }
 
 /// Prints what came of each test; whether all passed.
-fn check(room: &Room, call: &Call, exercise: &Exercise, seed: u64, all: bool) -> anyhow::Result<bool> {
+fn check(shop: &Workshop, call: &Call, exercise: &Exercise, seed: u64, all: bool) -> anyhow::Result<bool> {
     let style = Style::stdout();
     let starter = variants::starter(exercise)?;
     let title = format!("{} {}: {}", exercise.lab, exercise.id, exercise.title);
     report::print(&format!("{}\n", style.strong(&title)))?;
-    let built = match compile::compile(room, call, exercise, &starter)? {
+    let built = match compile::compile(shop, 0, call, exercise, &starter)? {
         Compiled::Built(built) => built,
         Compiled::Refused(said) => {
             report::print(&format!("{said}\n{}\n", style.bad("it does not compile")))?;
@@ -54,7 +57,7 @@ fn check(room: &Room, call: &Call, exercise: &Exercise, seed: u64, all: bool) ->
     };
     let (mut points, mut out, mut failed) = (0, 0, false);
     for test in &exercise.tests {
-        let outcome = judge::run(call, exercise, test, &built, seed)?;
+        let outcome = judge::run(shop, 0, call, exercise, test, &built, seed)?;
         match &outcome {
             Outcome::Passed => points += test.points,
             Outcome::NotHere(_) => out += test.points,
@@ -83,7 +86,7 @@ fn told(style: Style, exercise: &Exercise, name: &str, points: u32, outcome: &Ou
             let mut text = format!("  {}  {name:44} {:>3}\n", style.bad("FAIL"), format!("0/{points}"));
             text += &failure_lines(failure);
             if exercise.random {
-                let _ = writeln!(text, "        seed:     {seed}, replayed by --seed {seed}");
+                let _ = writeln!(text, "        again by: {}", Seed::replay(seed));
             }
             text
         }

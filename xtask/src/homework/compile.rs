@@ -1,21 +1,24 @@
 //! Builds a spec with given files in the exercise's place: one call of rustc, in a folder of its own.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
 
 use anyhow::Context as _;
 
 use super::catalogue::Exercise;
-use super::process::{self, Ended};
-use super::room::{Call, Room};
+use super::process::Ended;
+use super::room::{Call, copy};
+use super::sandbox::{Task, View};
 use super::variants::Variant;
+use super::workshop::Workshop;
 use crate::paths;
 
-/// How long rustc may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Seconds that rustc may take.
+const PATIENCE: u64 = 120;
+
+/// Attributes that reach beyond the module: into the linker, or into the spec's own macros.
+const REFUSED: [&str; 4] = ["link_section", "no_mangle", "export_name", "macro_export"];
 
 /// A spec with something in the exercise's place.
 #[derive(Debug, Clone)]
@@ -45,22 +48,40 @@ impl Built {
 
 /// Lays out a variant and builds it.
 pub(crate) fn compile(
-    room: &Room,
+    shop: &Workshop,
+    slot: usize,
     call: &Call,
     exercise: &Exercise,
     variant: &Variant,
 ) -> anyhow::Result<Compiled> {
-    let place = room.place(exercise, &variant.name);
-    lay_out(room, exercise, variant, &place).with_context(|| paths::shown(&place))?;
+    if let Some(words) = refused(variant)? {
+        return Ok(Compiled::Refused(words));
+    }
+    let place = shop.room.place(exercise, &variant.name);
+    lay_out(shop, exercise, variant, &place).with_context(|| paths::shown(&place))?;
     let built = Built {
         program: place.join("out").join(&exercise.id),
         shown_as: format!("labs/{}", exercise.lab),
         place,
     };
-    let mut rustc = Command::new(room.rustc());
-    rustc.args(arguments(call, &exercise.id, &built));
-    rustc.current_dir(room.root()).envs(&call.variables).env("CARGO_MANIFEST_DIR", &built.place);
-    let ran = process::run(rustc, None, PATIENCE)?;
+    let mut variables = call.variables.clone();
+    variables.insert("CARGO_MANIFEST_DIR".into(), built.place.display().to_string());
+    let task = Task {
+        program: shop.room.rustc().to_owned(),
+        arguments: arguments(call, &exercise.id, &built),
+        variables,
+        folder: shop.room.root(),
+        seconds: PATIENCE,
+        view: View {
+            read: vec![shop.room.toolchain(), shop.room.root(), shop.room.target(), built.place.clone()],
+            write: vec![built.place.join("out")],
+            devices: Vec::new(),
+        },
+        privileged: false,
+        may_nest: false,
+        slot,
+    };
+    let ran = shop.guard.run(&task, None)?;
     let said = built.readable(&ran.stderr);
     Ok(match ran.ended {
         Ended::Exit(0) => Compiled::Built(built),
@@ -69,12 +90,29 @@ pub(crate) fn compile(
     })
 }
 
+/// What an exercise may not say, if it says so.
+fn refused(variant: &Variant) -> anyhow::Result<Option<String>> {
+    for (name, path) in &variant.files {
+        let text = fs::read(path).with_context(|| paths::shown(path))?;
+        let text = String::from_utf8_lossy(&text);
+        for (n, line) in text.lines().enumerate() {
+            if let Some(word) = REFUSED.iter().find(|w| line.contains(**w)) {
+                return Ok(Some(format!(
+                    "{name}:{}: says {word}, which reaches beyond the exercise's module; no exercise needs it\n",
+                    n + 1
+                )));
+            }
+        }
+    }
+    Ok(None)
+}
+
 /// A folder like the lab's, in which the spec finds the variant's files beside it. Made anew each time.
-fn lay_out(room: &Room, exercise: &Exercise, variant: &Variant, place: &Path) -> anyhow::Result<()> {
+fn lay_out(shop: &Workshop, exercise: &Exercise, variant: &Variant, place: &Path) -> anyhow::Result<()> {
     if place.exists() {
         fs::remove_dir_all(place)?;
     }
-    let lab = room.root().join("labs").join(&exercise.lab);
+    let lab = shop.room.root().join("labs").join(&exercise.lab);
     for folder in ["tests", "exercises", "out"] {
         fs::create_dir_all(place.join(folder))?;
     }
@@ -82,8 +120,22 @@ fn lay_out(room: &Room, exercise: &Exercise, variant: &Variant, place: &Path) ->
     let spec = format!("{}.rs", exercise.id);
     link_all(&lab.join("tests"), &place.join("tests"), &[&spec])?;
     fs::copy(lab.join("tests").join(&spec), place.join("tests").join(&spec))?;
+    if let Some(overlay) = shop.overlay(exercise) {
+        for entry in fs::read_dir(&overlay)? {
+            let entry = entry?;
+            let to = place.join("tests").join(entry.file_name());
+            let _ = fs::remove_file(&to);
+            if entry.file_type()?.is_dir() {
+                copy(&entry.path(), &to)?
+            } else {
+                fs::copy(entry.path(), &to).map(drop)?
+            }
+        }
+    }
     for (name, from) in &variant.files {
-        fs::copy(from, place.join("exercises").join(name)).with_context(|| paths::shown(from))?;
+        let to = place.join("exercises").join(name);
+        fs::copy(from, &to).with_context(|| paths::shown(from))?;
+        fs::set_permissions(&to, fs::Permissions::from_mode(0o644))?;
     }
     Ok(())
 }

@@ -2,13 +2,15 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::process::Command;
-use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::catalogue::{Exercise, Test};
 use super::compile::Built;
-use super::process::{self, Ended, Ran};
+use super::process::{Ended, Ran};
 use super::room::Call;
+use super::sandbox::{self, Task, View};
+use super::workshop::{Workshop, is_privileged};
 
 /// What came of a test.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +22,8 @@ pub(crate) enum Outcome {
 }
 
 /// Why a test failed, in the words of the spec or of the panic.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Failure {
     /// How it ended, where it did not end by itself with a message.
     pub(crate) ended: String,
@@ -42,32 +45,47 @@ fn secret() -> anyhow::Result<[u8; kit::spec::SECRET]> {
 
 /// Runs one test, alone in its process.
 pub(crate) fn run(
+    shop: &Workshop,
+    slot: usize,
     call: &Call,
     exercise: &Exercise,
     test: &Test,
     built: &Built,
     seed: u64,
 ) -> anyhow::Result<Outcome> {
-    if let Some(reason) = missing(test) {
+    if let Some(reason) = shop.missing(test) {
         return Ok(Outcome::NotHere(reason));
     }
     let secret = secret()?;
-    let mut command = Command::new(&built.program);
-    command.args(["--exact", &test.name, "--include-ignored", "--test-threads=1", "--nocapture"]);
-    command.current_dir(&built.place).envs(&call.variables).env("CARGO_MANIFEST_DIR", &built.place);
-    command.env(kit::spec::RUNNER, exercise.time_limit.to_string()).env(kit::spec::SEED, seed.to_string());
-    command.env_remove("BENCHTOP_REQUIRE").env("RUST_BACKTRACE", "0");
-    // The spec ends itself in time, and says why; this is for when it cannot.
-    let limit = Duration::from_secs(exercise.time_limit + 2);
-    let ran = process::run(command, Some(&secret), limit)?;
+    let mut variables = call.variables.clone();
+    for (name, value) in [
+        ("CARGO_MANIFEST_DIR", built.place.display().to_string()),
+        (kit::spec::RUNNER, exercise.time_limit.to_string()),
+        (kit::spec::SEED, seed.to_string()),
+        ("RUST_BACKTRACE", "0".into()),
+    ] {
+        variables.insert(name.into(), value);
+    }
+    let task = Task {
+        program: built.program.clone(),
+        arguments: ["--exact", &test.name, "--include-ignored", "--test-threads=1", "--nocapture"]
+            .map(str::to_owned)
+            .into(),
+        variables,
+        folder: built.place.clone(),
+        // The spec ends itself in time, and says why; this is for when it cannot.
+        seconds: exercise.time_limit + 2,
+        view: View {
+            read: vec![shop.room.root(), shop.room.target(), built.place.clone()],
+            write: Vec::new(),
+            devices: test.needs.iter().filter_map(|n| sandbox::device(n)).map(Into::into).collect(),
+        },
+        privileged: is_privileged(test),
+        may_nest: test.needs.iter().any(|n| n == "userns"),
+        slot,
+    };
+    let ran = shop.guard.run(&task, Some(&secret))?;
     Ok(judge(&ran, &secret, built))
-}
-
-/// Why it cannot be run here, if so.
-pub(crate) fn missing(test: &Test) -> Option<String> {
-    let names: Vec<&str> = test.needs.iter().map(String::as_str).collect();
-    let findings = kit::probe::findings(&names);
-    findings.iter().find(|f| !f.works()).map(|f| format!("{}: {}", f.name, f.what))
 }
 
 fn judge(ran: &Ran, secret: &[u8], built: &Built) -> Outcome {

@@ -87,6 +87,16 @@ impl Room {
         self.base.join("variants").join(&exercise.lab).join(format!("{}-{variant}", exercise.id))
     }
 
+    /// What cargo builds of it.
+    pub(crate) fn target(&self) -> PathBuf {
+        self.base.join("build")
+    }
+
+    /// The toolchain's own folder.
+    pub(crate) fn toolchain(&self) -> PathBuf {
+        self.rustc.ancestors().nth(2).unwrap_or(&self.rustc).to_owned()
+    }
+
     pub(crate) fn rustc(&self) -> &Path {
         &self.rustc
     }
@@ -135,7 +145,7 @@ impl Room {
                 cargo.env_remove(name);
             }
         }
-        cargo.env("CARGO_TARGET_DIR", self.base.join("build"));
+        cargo.env("CARGO_TARGET_DIR", self.target());
         cargo.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_INCREMENTAL", "0");
         cargo.env("RUSTC_WORKSPACE_WRAPPER", self.base.join("rustc.sh"));
         cargo.env("BENCHTOP_CALLS", self.base.join("calls"));

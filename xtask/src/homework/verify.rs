@@ -16,8 +16,9 @@ use super::catalogue::{self, Exercise, Test};
 use super::compile::{self, Built, Compiled};
 use super::judge::{self, Outcome};
 use super::process::{self, Ended};
-use super::room::{Call, Room};
+use super::room::Call;
 use super::variants::{self, Variant};
+use super::workshop::Workshop;
 use super::{check, seed};
 use crate::{exit, paths, report};
 
@@ -56,11 +57,11 @@ struct Job<'a> {
 
 /// All that is wrong with these exercises.
 fn verify(exercises: &[Exercise]) -> anyhow::Result<Vec<String>> {
-    let room = Room::open()?;
+    let shop = Workshop::own()?;
     let mut found: Vec<String> = exercises.iter().flat_map(on_paper).collect();
     let mut calls = BTreeMap::new();
     for lab in exercises.chunk_by(|a, b| a.lab == b.lab) {
-        for (id, call) in room.calls(&lab[0].lab, lab)? {
+        for (id, call) in shop.room.calls(&lab[0].lab, lab)? {
             calls.insert((lab[0].lab.clone(), id), call);
         }
     }
@@ -77,8 +78,8 @@ fn verify(exercises: &[Exercise]) -> anyhow::Result<Vec<String>> {
         }
     }
     let more = Mutex::new(Vec::new());
-    side_by_side(&jobs, |job| {
-        let faults = prove(&room, job)
+    side_by_side(&jobs, |slot, job| {
+        let faults = prove(&shop, slot, job)
             .unwrap_or_else(|e| vec![fault(job.exercise, &format!("{}: {e:#}", job.variant.name))]);
         report::note(&format!(
             "{} {} {} {}",
@@ -93,15 +94,16 @@ fn verify(exercises: &[Exercise]) -> anyhow::Result<Vec<String>> {
     Ok(found)
 }
 
-/// Does all jobs, on all CPUs.
-pub(crate) fn side_by_side<T: Sync>(jobs: &[T], each: impl Fn(&T) + Sync) {
+/// Does all jobs, on all CPUs. `each` is told which of those that run at the same time it is.
+pub(crate) fn side_by_side<T: Sync>(jobs: &[T], each: impl Fn(usize, &T) + Sync) {
     let next = AtomicUsize::new(0);
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        for _ in 0..cpus {
-            scope.spawn(|| {
+        for slot in 0..cpus {
+            let (next, each) = (&next, &each);
+            scope.spawn(move || {
                 while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    each(job);
+                    each(slot, job);
                 }
             });
         }
@@ -169,10 +171,10 @@ fn on_paper(exercise: &Exercise) -> Vec<String> {
 }
 
 /// Builds one variant and runs what is to be known of it.
-fn prove(room: &Room, job: &Job<'_>) -> anyhow::Result<Vec<String>> {
+fn prove(shop: &Workshop, slot: usize, job: &Job<'_>) -> anyhow::Result<Vec<String>> {
     let Job { exercise, call, variant } = job;
     let name = &variant.name;
-    let built = match compile::compile(room, call, exercise, variant)? {
+    let built = match compile::compile(shop, slot, call, exercise, variant)? {
         Compiled::Built(built) => built,
         Compiled::Refused(said) => {
             return Ok(vec![fault(exercise, &format!("{name} does not compile:\n{said}"))]);
@@ -188,7 +190,7 @@ fn prove(room: &Room, job: &Job<'_>) -> anyhow::Result<Vec<String>> {
     for _ in 0..times {
         let seed = seed::drawn()?;
         for test in needed(exercise, variant) {
-            match judge::run(call, exercise, test, &built, seed)? {
+            match judge::run(shop, slot, call, exercise, test, &built, seed)? {
                 Outcome::Passed => (),
                 Outcome::NotHere(_) => drop(not_here.insert(test.name.clone())),
                 Outcome::Failed(failure) => {
@@ -217,7 +219,7 @@ fn prove(room: &Room, job: &Job<'_>) -> anyhow::Result<Vec<String>> {
         }
         Some(mistake)
             if failed.is_empty()
-                && exercise.tests.iter().any(|t| t.name == mistake.test && judge::missing(t).is_none()) =>
+                && exercise.tests.iter().any(|t| t.name == mistake.test && shop.missing(t).is_none()) =>
         {
             found.push(fault(exercise, &format!("{name} passes {}, but {}", mistake.test, mistake.why)));
         }

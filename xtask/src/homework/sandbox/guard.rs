@@ -1,0 +1,209 @@
+//! Which sandbox there is on this machine, found out by trying, and what it leaves open.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
+
+use super::limits::Cgroups;
+use super::{Limits, Plan, View, view};
+use crate::homework::process::{Ended, Ran};
+
+/// How far what is run is trusted, and what the machine has against it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The user's own code: it may do what the user may, but nothing of it stays.
+    Own { namespaces: bool },
+    /// Somebody else's: namespaces, a view, seccomp, limits.
+    Closed,
+    /// Somebody else's, where namespaces are forbidden: Landlock if there is that, seccomp, limits.
+    Ajar { landlock: bool },
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(crate) struct Guard {
+    kind: Kind,
+    root: bool,
+    cgroups: bool,
+    limits: Limits,
+    /// Why there are no namespaces, if there are none.
+    why: String,
+}
+
+/// What to run, and what it is to see.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Task {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) variables: BTreeMap<String, String>,
+    pub(crate) folder: PathBuf,
+    pub(crate) seconds: u64,
+    pub(crate) view: View,
+    pub(crate) may_nest: bool,
+    /// With the capabilities for BPF and perf events, if we have them.
+    pub(crate) privileged: bool,
+    /// Which of the runs at the same time this is: each has its own user and cgroups.
+    pub(crate) slot: usize,
+}
+
+/// The user of slot 0, where we are root; nobody else's, as the numbers of distributions end below.
+const FIRST_USER: u32 = 61_200;
+
+impl Guard {
+    /// For code of the user's own.
+    pub(crate) fn own() -> Self {
+        let mut guard = Self::of(Kind::Own { namespaces: true });
+        if let Err(e) = guard.works() {
+            guard.kind = Kind::Own { namespaces: false };
+            guard.why = format!("{e:#}");
+        }
+        guard
+    }
+
+    /// For code of somebody else.
+    pub(crate) fn closed() -> Self {
+        let mut guard = Self::of(Kind::Closed);
+        guard.cgroups = !Cgroups::make(&format!("benchtop-probe-{}", std::process::id()), &guard.limits)
+            .procs()
+            .is_empty();
+        if let Err(e) = guard.works() {
+            guard.why = format!("{e:#}");
+            guard.kind = Kind::Ajar { landlock: true };
+            if guard.works().is_err() {
+                guard.kind = Kind::Ajar { landlock: false };
+            }
+        }
+        guard
+    }
+
+    fn of(kind: Kind) -> Self {
+        let root = geteuid().is_root();
+        Self { kind, root, cgroups: false, limits: Limits::default(), why: String::new() }
+    }
+
+    /// Runs something harmless in it.
+    fn works(&self) -> anyhow::Result<()> {
+        let task = Task {
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".into(), ":".into()],
+            folder: "/".into(),
+            seconds: 10,
+            ..Task::default()
+        };
+        let ran = self.run(&task, None)?;
+        anyhow::ensure!(ran.ended == Ended::Exit(0), "sh {}: {}", ran.ended, ran.stderr.trim());
+        Ok(())
+    }
+
+    /// Runs it to its end.
+    pub(crate) fn run(&self, task: &Task, secret: Option<&[u8]>) -> anyhow::Result<Ran> {
+        let mut plan = Plan {
+            program: task.program.clone(),
+            arguments: task.arguments.clone(),
+            folder: task.folder.clone(),
+            seconds: task.seconds,
+            may_nest: task.may_nest,
+            privileged: task.privileged && self.root,
+            ..Plan::default()
+        };
+        let Kind::Own { namespaces } = self.kind else {
+            return self.run_closed(task, plan, secret);
+        };
+        plan.namespaces = namespaces;
+        // As text: what is not text in the environment is not for us.
+        plan.variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| name != "BENCHTOP_REQUIRE")
+            .chain(task.variables.clone())
+            .collect();
+        super::run(&plan, secret)
+    }
+
+    fn run_closed(&self, task: &Task, mut plan: Plan, secret: Option<&[u8]>) -> anyhow::Result<Ran> {
+        let name = format!("benchtop-{}-{}", std::process::id(), task.slot);
+        let cgroups = if self.cgroups { Cgroups::make(&name, &self.limits) } else { Cgroups::default() };
+        plan.cgroups = cgroups.procs();
+        plan.namespaces = self.kind == Kind::Closed;
+        plan.landlock = self.kind == Kind::Ajar { landlock: true };
+        plan.limits = Some(Limits { cpu: task.seconds * 4, ..self.limits });
+        let mut view = task.view.clone();
+        let fixed =
+            [("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"), ("HOME", "/tmp"), ("TMPDIR", "/tmp")];
+        plan.variables = fixed.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+        plan.variables.extend(task.variables.clone());
+        if self.root && !plan.privileged {
+            let user = FIRST_USER + task.slot as u32;
+            let group = view.devices.iter().find_map(|d| view::group_of(d)).unwrap_or(user);
+            plan.user = Some((user, group));
+        }
+        let scratch = tempfolder(task.slot, plan.user)?;
+        if !plan.namespaces {
+            plan.variables.insert("TMPDIR".into(), scratch.0.display().to_string());
+            view.write.push(scratch.0.clone());
+        }
+        if let Some((user, group)) = plan.user {
+            for folder in &view.write {
+                std::os::unix::fs::chown(folder, Some(user), Some(group))?;
+            }
+        }
+        plan.view = Some(view);
+        super::run(&plan, secret)
+    }
+
+    /// What a grader must know: how it is closed, and what it leaves open.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        match self.kind {
+            Kind::Own { namespaces: true } => (),
+            Kind::Own { namespaces: false } => words.push(format!(
+                "no PID namespace here ({}): what a test starts is looked for and killed",
+                self.why
+            )),
+            Kind::Closed => {
+                words.push("sandbox: namespaces (processes, files, network, IPC), seccomp, limits; nothing of a submission stays".into());
+            }
+            Kind::Ajar { landlock } => {
+                words.push(format!("WEAK SANDBOX: no namespaces here: {}", self.why));
+                words.push(
+                    "  not covered: network, the list of processes, disk space beyond 256 MB a file".into(),
+                );
+                words.push(if landlock { "  files: Landlock" } else { "  not covered: files; no Landlock either: solutions are readable where their user may read them" }.into());
+                if !self.root {
+                    words.push("  not covered: your own processes, as submissions run as you".into());
+                }
+            }
+        }
+        if !matches!(self.kind, Kind::Own { .. }) && !self.cgroups {
+            words.push(format!(
+                "  no cgroup can be made here: memory is limited for each process ({} GB), not for all of a submission's together",
+                self.limits.memory >> 30
+            ));
+        }
+        words
+    }
+}
+
+/// A folder that goes when this is dropped.
+struct TempFolder(PathBuf);
+
+fn tempfolder(slot: usize, user: Option<(u32, u32)>) -> anyhow::Result<TempFolder> {
+    let folder = std::env::temp_dir().join(format!("benchtop-{}-{slot}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let folder = TempFolder(folder);
+    if let Some((user, group)) = user {
+        std::os::unix::fs::chown(&folder.0, Some(user), Some(group))?;
+    }
+    Ok(folder)
+}
+
+impl Drop for TempFolder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A device that a finding is about.
+pub(crate) fn device(finding: &str) -> Option<&'static Path> {
+    (finding == "kvm" || finding.starts_with("kvm.")).then(|| Path::new("/dev/kvm")).filter(|d| d.exists())
+}

@@ -1,0 +1,92 @@
+//! How much of the machine a program gets: resource limits, which hold everywhere, and cgroups, where we may make some.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use nix::sys::resource::{Resource, setrlimit};
+use serde::{Deserialize, Serialize};
+
+/// See setrlimit(2).
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Limits {
+    /// Seconds of CPU time of one process.
+    pub(crate) cpu: u64,
+    /// Bytes of address space of one process.
+    pub(crate) memory: u64,
+    /// Processes and threads.
+    pub(crate) processes: u64,
+    /// Bytes of one file.
+    pub(crate) file: u64,
+    /// Bytes in `/tmp`.
+    pub(crate) scratch: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { cpu: 120, memory: 4 << 30, processes: 256, file: 256 << 20, scratch: 64 << 20 }
+    }
+}
+
+impl Limits {
+    pub(super) fn set(&self) -> anyhow::Result<()> {
+        let limits = [
+            (Resource::RLIMIT_CPU, self.cpu),
+            (Resource::RLIMIT_AS, self.memory),
+            (Resource::RLIMIT_NPROC, self.processes),
+            (Resource::RLIMIT_FSIZE, self.file),
+            (Resource::RLIMIT_CORE, 0),
+        ];
+        for (resource, value) in limits {
+            setrlimit(resource, value, value).with_context(|| format!("setrlimit({resource:?}, {value})"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Cgroups of one program, removed when dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Cgroups {
+    folders: Vec<PathBuf>,
+}
+
+impl Cgroups {
+    /// Makes what can be made, in both kinds of hierarchy; none without the right to.
+    pub(crate) fn make(name: &str, limits: &Limits) -> Self {
+        let (memory, processes) = (limits.memory.to_string(), limits.processes.to_string());
+        let wanted: [(&str, &[(&str, &str)]); 3] = [
+            ("/sys/fs/cgroup/memory", &[("memory.limit_in_bytes", &memory)]),
+            ("/sys/fs/cgroup/pids", &[("pids.max", &processes)]),
+            ("/sys/fs/cgroup", &[("memory.max", &memory), ("pids.max", &processes)]),
+        ];
+        let mut made = Self::default();
+        for (hierarchy, settings) in wanted {
+            let folder = Path::new(hierarchy).join(name);
+            if !Path::new(hierarchy).join("cgroup.procs").exists() || fs::create_dir(&folder).is_err() {
+                continue;
+            }
+            let set = settings.iter().all(|(file, value)| fs::write(folder.join(file), value).is_ok());
+            if set { made.folders.push(folder) } else { drop(fs::remove_dir(folder)) }
+        }
+        made
+    }
+
+    /// The files by which a process joins them.
+    pub(crate) fn procs(&self) -> Vec<PathBuf> {
+        self.folders.iter().map(|f| f.join("cgroup.procs")).collect()
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        for folder in &self.folders {
+            // The last process may still be on its way out.
+            for _ in 0..100 {
+                if fs::remove_dir(folder).is_ok() {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+        }
+    }
+}

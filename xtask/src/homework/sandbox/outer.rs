@@ -1,0 +1,52 @@
+//! The first step: new namespaces, which the child is then in.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::Context as _;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::{getegid, geteuid};
+
+use super::{BROKEN, Plan, inner};
+
+pub(super) fn run(plan: &Plan, words: &str) -> anyhow::Result<i32> {
+    // Killed, the runner takes us along.
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    for file in &plan.cgroups {
+        fs::write(file, std::process::id().to_string()).with_context(|| file.display().to_string())?;
+    }
+    if !plan.namespaces {
+        return inner::run(plan);
+    }
+    let (uid, gid) = (geteuid(), getegid());
+    let mut flags = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS;
+    if plan.view.is_some() {
+        flags |= CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    }
+    if uid.is_root() {
+        unshare(flags).context("unshare(CLONE_NEWPID | CLONE_NEWNS | …)")?;
+    } else {
+        unshare(flags | CloneFlags::CLONE_NEWUSER).context("unshare(CLONE_NEWUSER | …)")?;
+        // Root in there, to mount; the program is ourselves again.
+        map_users(0, uid.as_raw(), 0, gid.as_raw())?;
+    }
+    let mut child = Command::new(std::env::current_exe()?);
+    child.args(["homework", "sandbox", words, "--inner"]);
+    let status = child.status().context("cannot start process 1 of the sandbox")?;
+    Ok(status.code().unwrap_or(BROKEN))
+}
+
+/// See user_namespaces(7).
+pub(super) fn map_users(uid_in: u32, uid_out: u32, gid_in: u32, gid_out: u32) -> anyhow::Result<()> {
+    for (file, text) in [
+        ("setgroups", "deny".to_owned()),
+        ("uid_map", format!("{uid_in} {uid_out} 1")),
+        ("gid_map", format!("{gid_in} {gid_out} 1")),
+    ] {
+        let path = format!("/proc/self/{file}");
+        fs::write(&path, text).with_context(|| format!("write({path:?})"))?;
+    }
+    Ok(())
+}
