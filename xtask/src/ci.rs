@@ -1,14 +1,14 @@
 //! `cargo xtask ci`: what a change must pass, besides the tests: format, lints, shape, BPF objects,
-//! benches, links, book.
+//! benches, exercises, links, book.
 
 use std::time::Instant;
 
-use crate::{book, bpf, exit, paths, report, tidy};
+use crate::{book, bpf, exit, homework, paths, report, tidy};
 
 /// A step: its name, and what it does; an error ends the whole.
 type Step = (&'static str, fn() -> anyhow::Result<()>);
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     ("fmt", || cargo(&["fmt", "--all", "--check"])),
     ("tidy", tidy::check),
     // Objects of programs in C are committed; here they are made again.
@@ -16,6 +16,7 @@ const STEPS: [Step; 7] = [
     ("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])),
     // Each bench runs once, unmeasured: it must work, not be fast.
     ("benches", || cargo(&["bench", "--package", "benches", "--quiet", "--", "--test"])),
+    ("homework", homework::verify_all),
     ("links", book::check_links),
     ("book", || book::check_generated().and_then(|()| book::build(&[]))),
 ];

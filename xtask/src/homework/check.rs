@@ -7,6 +7,7 @@ use clap::Args;
 use super::catalogue::{self, Exercise};
 use super::compile::{self, Compiled};
 use super::judge::{self, Failure, Outcome};
+use super::progress::Progress;
 use super::room::Call;
 use super::seed::Seed;
 use super::variants;
@@ -42,6 +43,13 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<u8> {
     Ok(if passed { 0 } else { exit::FAILED })
 }
 
+/// Checks one exercise, as `watch` does.
+pub(crate) fn one(exercise: &Exercise, seed: u64) -> anyhow::Result<bool> {
+    let shop = Workshop::own()?;
+    let calls = shop.room.calls(&exercise.lab, std::slice::from_ref(exercise))?;
+    check(&shop, &calls[&exercise.id], exercise, seed, false)
+}
+
 /// Prints what came of each test; whether all passed.
 fn check(shop: &Workshop, call: &Call, exercise: &Exercise, seed: u64, all: bool) -> anyhow::Result<bool> {
     let style = Style::stdout();
@@ -52,6 +60,7 @@ fn check(shop: &Workshop, call: &Call, exercise: &Exercise, seed: u64, all: bool
         Compiled::Built(built) => built,
         Compiled::Refused(said) => {
             report::print(&format!("{said}\n{}\n", style.bad("it does not compile")))?;
+            Progress::note(exercise, 0, 0)?;
             return Ok(false);
         }
     };
@@ -69,6 +78,7 @@ fn check(shop: &Workshop, call: &Call, exercise: &Exercise, seed: u64, all: bool
             break;
         }
     }
+    Progress::note(exercise, points, out)?;
     let apart = if out == 0 { String::new() } else { format!(", {out} not gradable here") };
     report::print(&format!("{points}/{}{apart}\n", exercise.points()))?;
     Ok(!failed)

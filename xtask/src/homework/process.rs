@@ -51,7 +51,8 @@ pub(crate) struct Ran {
 /// which it answers; without one there is nothing to read.
 pub(crate) fn run(mut command: Command, secret: Option<&[u8]>, limit: Duration) -> anyhow::Result<Ran> {
     let (mut ours, theirs) = UnixStream::pair()?;
-    let stdin = if secret.is_some() { OwnedFd::from(theirs).into() } else { Stdio::null() };
+    // Without a secret their end is closed here.
+    let stdin = secret.map_or_else(Stdio::null, |_| OwnedFd::from(theirs).into());
     command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().with_context(|| format!("cannot run {:?}", command.get_program()))?;
     // The command holds their end of the socket: as long as it lives, ours does not see the end.

@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use anyhow::{bail, ensure};
 use clap::Args;
 
 use super::catalogue::{self, Exercise, Test};
@@ -19,8 +20,8 @@ use super::process::{self, Ended};
 use super::room::Call;
 use super::variants::{self, Variant};
 use super::workshop::Workshop;
-use super::{check, seed};
-use crate::{exit, paths, report};
+use super::{check, handout, seed};
+use crate::{Usage, exit, paths, report};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -38,6 +39,9 @@ const WRONG: usize = 3;
 pub(crate) fn run(options: &Options) -> anyhow::Result<u8> {
     let start = Instant::now();
     let exercises = catalogue::chosen(options.lab.as_deref(), options.exercise.as_deref())?;
+    if handout::is_one(&exercises) {
+        bail!(Usage("this is a student's copy: there are no solutions to prove anything with".into()));
+    }
     let found = verify(&exercises)?;
     let seconds = start.elapsed().as_secs_f64();
     if found.is_empty() {
@@ -46,6 +50,18 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<u8> {
     }
     report::print(&(found.join("\n") + &format!("\nverify: {} faults   {seconds:.0} s\n", found.len())))?;
     Ok(exit::FAILED)
+}
+
+/// The same, as a step of `ci`; a student's copy has nothing to prove.
+pub(crate) fn check() -> anyhow::Result<()> {
+    let exercises = catalogue::all()?;
+    if exercises.is_empty() || handout::is_one(&exercises) {
+        report::note("no solutions here: nothing to verify");
+        return Ok(());
+    }
+    let found = verify(&exercises)?;
+    ensure!(found.is_empty(), "{}", found.join("\n"));
+    Ok(())
 }
 
 /// One thing to prove, of one variant.
