@@ -14,9 +14,6 @@ use super::variants::Variant;
 use super::workshop::Workshop;
 use crate::paths;
 
-/// Seconds that rustc may take.
-const PATIENCE: u64 = 120;
-
 /// Attributes that reach beyond the module: into the linker, or into the spec's own macros.
 const REFUSED: [&str; 4] = ["link_section", "no_mangle", "export_name", "macro_export"];
 
@@ -71,7 +68,7 @@ pub(crate) fn compile(
         arguments: arguments(call, &exercise.id, &built),
         variables,
         folder: shop.room.root(),
-        seconds: PATIENCE,
+        seconds: shop.compile_limit,
         view: View {
             read: vec![shop.room.toolchain(), shop.room.root(), shop.room.target(), built.place.clone()],
             write: vec![built.place.join("out")],

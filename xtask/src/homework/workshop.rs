@@ -23,6 +23,8 @@ pub(crate) struct Workshop {
     pub(crate) guard: Guard,
     /// Hidden tests, which go over the room's own.
     pub(crate) hidden: Option<PathBuf>,
+    /// Seconds that rustc may take.
+    pub(crate) compile_limit: u64,
     /// Findings of the doctor that are not given to tests, and why not.
     withheld: BTreeMap<&'static str, String>,
     /// Findings asked for: why something does not work here, if it does not.
@@ -51,7 +53,14 @@ impl Workshop {
     }
 
     fn with(room: Room, guard: Guard) -> Self {
-        Self { room, guard, hidden: None, withheld: BTreeMap::new(), asked: Mutex::default() }
+        Self {
+            room,
+            guard,
+            hidden: None,
+            compile_limit: 300,
+            withheld: BTreeMap::new(),
+            asked: Mutex::default(),
+        }
     }
 
     /// Why a test cannot be run here, if so.

@@ -18,7 +18,7 @@ pub(crate) fn plain(text: &str) -> String {
 pub(crate) fn file_name(name: &str) -> String {
     let fine = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
     let changed: String = name.chars().map(|c| if fine(c) { c } else { '_' }).take(100).collect();
-    if changed == name && !name.starts_with('.') && name != "grades" {
+    if changed == name && !name.is_empty() && !name.starts_with('.') && name != "grades" {
         return changed;
     }
     let mark = hmac_sha256::Hash::hash(name.as_bytes());

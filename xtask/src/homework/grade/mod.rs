@@ -48,6 +48,9 @@ pub(crate) struct Options {
     /// Where reports go: one for each submission, and grades.csv
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// How long rustc may take for one exercise
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    compile_limit: u64,
     /// As root: give tests that need it the capabilities for BPF and perf events. Only for code that you have read
     #[arg(long)]
     privileged: bool,
@@ -69,6 +72,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<u8> {
     let exercises = exercises(options)?;
     let submissions = submissions(options)?;
     let mut shop = Workshop::closed(options.privileged)?;
+    shop.compile_limit = options.compile_limit;
     shop.hidden = options.tests.as_ref().map(fs::canonicalize).transpose().context("--tests")?;
     shop.guard.words().iter().for_each(|w| report::note(w));
     let mut calls = BTreeMap::new();
