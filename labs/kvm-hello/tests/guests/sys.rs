@@ -31,3 +31,4 @@ macro_rules! guest {
 }
 
 guest!(counter, spec_counter, spec_counter_end, "counter.s", "A driver for the counter of exercise 1.");
+guest!(channel, spec_channel, spec_channel_end, "channel.s", "A user of the channel of exercise 2.");
