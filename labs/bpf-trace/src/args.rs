@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bpf_trace::command::Running;
 use bpf_trace::syscalls::By;
 use bpf_trace::{Filter, Means, names};
 use clap::ValueEnum;
@@ -117,6 +118,22 @@ impl Options {
             return Err(Usage(why).into());
         }
         Ok(vec![program.into(), "--quick".into()])
+    }
+
+    /// The process that is traced alone: with it, the trace ends.
+    pub fn watched(&self) -> anyhow::Result<Option<Running>> {
+        let Some(pid) = self.pid else { return Ok(None) };
+        match Running::watch(pid) {
+            Ok(running) => Ok(Some(running)),
+            Err(e) if e.errno == libc::ESRCH => Err(Usage(format!(
+                "no process {pid}: it has ended, or never was; ps -e lists those that are"
+            ))
+            .into()),
+            Err(e) if matches!(e.errno, libc::EINVAL | libc::ENOENT) => {
+                Err(Usage(format!("{pid} is a thread and not a process: --tid {pid}")).into())
+            }
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// Whom to trace.

@@ -1,4 +1,4 @@
-//! The command that is traced, and the wait for what comes first: its end, an event, a moment, Ctrl-C.
+//! The command or process that is traced, and the wait for what comes first: its end, an event, a moment, Ctrl-C.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -10,13 +10,17 @@ use kit::SysError;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// The command under the tracer. Killed and waited for when dropped before its end.
+/// What is under the tracer: a command that it started, or a process that was there before.
+///
+/// A command is killed and waited for when dropped before its end; another process is left alone.
 #[derive(Debug)]
 pub struct Running {
-    child: Child,
+    child: Option<Child>,
     pidfd: OwnedFd,
-    /// Set when it has ended.
+    ended: bool,
+    /// Of a command that has ended.
     status: Option<ExitStatus>,
 }
 
@@ -37,15 +41,27 @@ impl Running {
         let child =
             command.spawn().map_err(SysError::io(format!("exec({:?})", program.display().to_string())))?;
         // Nobody else waits for this child, so its PID is still its own.
-        let pid = rustix::process::Pid::from_child(&child);
-        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
-            .map_err(|e| SysError::new("pidfd_open", e.raw_os_error()))?;
-        Ok(Self { child, pidfd, status: None })
+        let pidfd = pidfd(Pid::from_child(&child))?;
+        Ok(Self { child: Some(child), pidfd, ended: false, status: None })
     }
 
-    /// Its PID.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    /// A process that runs already: its end is noticed.
+    ///
+    /// # Errors
+    ///
+    /// ESRCH: no such process (any more); EINVAL or ENOENT: a thread that does not lead its process.
+    pub fn watch(pid: u32) -> Result<Self, SysError> {
+        let none = SysError::new("pidfd_open", libc::ESRCH);
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(none)?;
+        Ok(Self { child: None, pidfd: pidfd(pid)?, ended: false, status: None })
+    }
+
+    fn end(&mut self) -> Result<(), SysError> {
+        self.ended = true;
+        if let Some(child) = &mut self.child {
+            self.status = Some(child.wait().map_err(SysError::io("wait4"))?);
+        }
+        Ok(())
     }
 
     /// How it ended, if it has.
@@ -56,6 +72,7 @@ impl Running {
     /// How it ended, in words.
     pub fn ending(&self) -> String {
         match self.status.map(|s| (s.code(), s.signal())) {
+            None if self.ended => "ended".into(),
             Some((Some(code), _)) => format!("exited with {code}"),
             Some((_, Some(signal))) => match Signal::try_from(signal) {
                 Ok(signal) => format!("killed by {signal}"),
@@ -68,11 +85,17 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.status.is_none() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+        if let Some(child) = &mut self.child
+            && !self.ended
+        {
+            let _ = child.kill();
+            let _ = child.wait();
         }
     }
+}
+
+fn pidfd(pid: Pid) -> Result<OwnedFd, SysError> {
+    pidfd_open(pid, PidfdFlags::empty()).map_err(|e| SysError::new("pidfd_open", e.raw_os_error()))
 }
 
 /// What the wait came back for.
@@ -119,7 +142,7 @@ impl Wait {
         loop {
             let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
             fds.extend(events.map(|e| PollFd::new(e, PollFlags::POLLIN)));
-            let running = command.as_deref().filter(|c| c.status.is_none());
+            let running = command.as_deref().filter(|c| !c.ended);
             fds.extend(running.map(|c| PollFd::new(c.pidfd.as_fd(), PollFlags::POLLIN)));
             let has_command = running.is_some();
             let wake = self.until.map_or(self.next, |u| u.min(self.next));
@@ -139,7 +162,7 @@ impl Wait {
                 && ready.last() == Some(&true)
                 && let Some(command) = command.as_deref_mut()
             {
-                command.status = Some(command.child.wait().map_err(SysError::io("wait4"))?);
+                command.end()?;
                 return Ok(Wake::Ended);
             }
             let now = Instant::now();

@@ -48,7 +48,7 @@ pub fn watch(s: &mut Session, o: &Options, view: &mut dyn View) -> anyhow::Resul
     let words = o.command()?;
     let hidden = o.lab.is_some() && s.verbose() == 0;
     let mut command = match words.as_slice() {
-        [] => None,
+        [] => o.watched()?,
         words => Some(Running::start(words, hidden)?),
     };
     let interrupted = loop {
@@ -73,7 +73,8 @@ pub fn watch(s: &mut Session, o: &Options, view: &mut dyn View) -> anyhow::Resul
     view.take(s)?;
     let events = view.result(s)?;
     if let Some(command) = &command {
-        s.say(format!("{} {}.", words[0].display(), command.ending()));
+        let what = words.first().map_or("The process".into(), |w| w.display().to_string());
+        s.say(format!("{what} {}.", command.ending()));
     }
     account(s, view.tracer(), &meter, events)?;
     if interrupted { Err(Interrupted.into()) } else { Ok(()) }

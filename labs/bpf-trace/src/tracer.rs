@@ -16,6 +16,7 @@ use kit::SysError;
 
 use crate::filter::Filter;
 use crate::ring::Ring;
+use crate::s1_by_hand;
 use crate::sys::{bpf, perf};
 
 /// By what a program is attached.
@@ -171,7 +172,7 @@ impl Tracer {
 
     /// Makes the maps; loads and attaches no program yet.
     pub(crate) fn load(plan: &Plan<'_>) -> Result<Self, TraceError> {
-        let constants = plan.filter.constants(std::process::id());
+        let constants = plan.filter.constants(s1_by_hand::own_tgid().unwrap_or(std::process::id()));
         let mut loader = EbpfLoader::new();
         let btf = kernel_btf()?;
         loader.btf(Some(btf)).allow_unsupported_maps();

@@ -1,70 +1,196 @@
-//! What the lab promises, held against programs whose calls are known.
+//! The command line: what it prints, how it ends, and that nothing is left of it.
 
-use std::time::Duration;
+mod common;
 
-use bpf_trace::command::{Running, Wait, Wake};
-use bpf_trace::names::syscall_number;
-use bpf_trace::syscalls::{By, Options, Row, Syscalls};
-use bpf_trace::{Filter, Means, s1_by_hand::Counter};
+use std::io::Read as _;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use bpf_trace::sys::bpf;
+use common::program;
 use kit::testing::watchdog;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-fn has_bpf() -> bool {
-    kit::probe::finding("bpf.tp_btf").is_some_and(|f| f.works())
+fn lab(args: &[&str]) -> Output {
+    Command::new(program()).args(args).stdin(Stdio::null()).output().unwrap()
 }
 
-/// Counts what a command does.
-fn traced(o: &Options, words: &[&str]) -> Vec<Row> {
-    let o = Options { filter: Filter { follow: true, ..o.filter.clone() }, ..o.clone() };
-    let view = Syscalls::start(&o).unwrap();
-    let words: Vec<_> = words.iter().map(|w| w.into()).collect();
-    let mut command = Running::start(&words, true).unwrap();
-    let mut wait = Wait::new(None, Duration::from_secs(60)).unwrap();
-    assert_eq!(wait.next(None, Some(&mut command)).unwrap(), Wake::Ended);
-    assert_eq!(view.tracer().lost().unwrap().events(), 0);
-    view.read().unwrap()
-}
-
-fn count(rows: &[Row], name: &str) -> u64 {
-    let nr = syscall_number(name).unwrap();
-    rows.iter().filter(|r| r.nr == nr).map(|r| r.count).sum()
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[test]
-fn by_each_means_exactly_what_was_called_is_counted() {
-    let _dog = watchdog(60);
-    if !has_bpf() {
-        kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
+fn the_lesson_holds_all_its_checks() {
+    let _dog = watchdog(120);
+    needs_bpf!();
+    let out = lab(&["--quick", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let checks: Vec<&str> =
+        json["checks"].as_array().unwrap().iter().filter_map(|c| c["name"].as_str()).collect();
+    assert_eq!(checks, ["careless_refused", "exact_count", "none_lost", "sleep_measured", "no_program_left"]);
+    assert_eq!(json["metrics"]["lost"]["value"], 0.0);
+    for metric in ["events", "overhead_ratio", "floor_ratio"] {
+        assert!(json["metrics"][metric]["value"].as_f64().unwrap() > 0.0, "{metric}");
     }
-    for means in [Means::TpBtf, Means::RawTp, Means::Tracepoint] {
-        // follow's own hooks have only the first means.
-        let view = Syscalls::start(&Options {
-            filter: Filter { pid: Some(std::process::id()), ..Filter::default() },
-            means: Some(means),
-            ..Options::default()
-        });
-        let view = view.unwrap_or_else(|e| panic!("{means}: {e}"));
-        assert_eq!(view.tracer().attached()[0].means, means);
-        drop(view);
-    }
-    let rows = traced(
-        &Options { by: By::Process, ..Options::default() },
-        &["dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=20000", "status=none"],
-    );
-    assert_eq!(count(&rows, "write"), 20_000);
-    assert!(count(&rows, "read") >= 20_000);
-    assert_eq!(count(&rows, "execve"), 1);
 }
 
 #[test]
-fn the_counter_by_hand_counts_what_others_do() {
+fn a_command_is_traced_and_its_output_is_its_own() {
     let _dog = watchdog(60);
-    if !has_bpf() {
-        kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
+    needs_bpf!();
+    let out = lab(&["syscalls", "--json", "--", "sh", "-c", "exit 3"]);
+    let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert!(out.status.success());
+    let told = json["steps"][0]["items"].to_string();
+    assert!(told.contains("execve") && told.contains("exited with 3"), "{told}");
+}
+
+#[test]
+fn what_cannot_be_is_said_with_what_can() {
+    let _dog = watchdog(60);
+    let cases: [(&[&str], &str); 9] = [
+        (&["nothing"], "no view \"nothing\""),
+        (&["syscalls", "--syscall", "opanat"], "did you mean openat"),
+        (&["syscalls", "--uid", "no-such-user"], "no user"),
+        (&["syscalls", "--pid", "4194303"], "no process 4194303"),
+        (&["syscalls", "--slower", "10"], "10ms"),
+        (&["syscalls", "--duration=-1"], "--duration"),
+        (&["--lab", "no-such-lab"], "no program of a lab"),
+        (&["--lab", "../../bin/sh"], "no program of a lab"),
+        (&["syscalls", "--top", "x"], "--top"),
+    ];
+    for (args, words) in cases {
+        let out = lab(args);
+        let said = text(&out.stderr);
+        // Those that are found out before anything is loaded are usage errors for anybody.
+        if common::has_bpf() || out.status.code() == Some(2) {
+            assert_eq!(out.status.code(), Some(2), "{args:?}: {said}");
+            assert!(said.contains(words), "{args:?}: {said}");
+        }
     }
-    let counter = Counter::start().unwrap();
-    let before = counter.count().unwrap();
-    for _ in 0..1000 {
-        std::hint::black_box(nix::unistd::getppid());
+    if common::has_bpf() {
+        let out = lab(&["syscalls", "--", "/no/such/program"]);
+        assert_eq!(out.status.code(), Some(1));
+        assert!(text(&out.stderr).contains("ENOENT"));
     }
-    assert!(counter.count().unwrap() >= before + 1000);
+}
+
+#[test]
+fn without_rights_it_says_which_are_missing() {
+    let _dog = watchdog(60);
+    let out = if nix::unistd::geteuid().is_root() {
+        if Command::new("setpriv").arg("--version").output().is_err() {
+            kit::skip!("setpriv", "not installed");
+        }
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(program());
+        command.output().unwrap()
+    } else if common::has_bpf() {
+        kit::skip!("no_permission", "this user may load programs");
+    } else {
+        lab(&[])
+    };
+    let said = text(&out.stderr);
+    if said.contains("Permission denied") && !said.contains("bpf") {
+        kit::skip!("no_permission", "another user cannot reach this program's folder");
+    }
+    assert_eq!(out.status.code(), Some(4), "{said}");
+    assert!(said.contains("CAP_BPF") && said.contains("--elevate"), "{said}");
+}
+
+/// Starts an endless trace, and waits until its programs are attached.
+#[expect(clippy::zombie_processes, reason = "the caller waits; a panic ends the test process")]
+fn endless(more: &[&str]) -> (Child, Vec<u32>) {
+    let mut command = Command::new(program());
+    command.args(["syscalls", "--duration", "0"]).args(more).stdin(Stdio::null());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let begin = Instant::now();
+    loop {
+        let ids = programs_of(child.id());
+        // The program, and what keeps it attached.
+        if ids.len() >= 2 {
+            return (child, ids);
+        }
+        assert!(begin.elapsed() < Duration::from_secs(30), "it never attached");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The programs behind a process's descriptors, by /proc/PID/fdinfo.
+fn programs_of(pid: u32) -> Vec<u32> {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
+    files
+        .filter_map(|f| std::fs::read_to_string(f.path()).ok())
+        .filter_map(|info| info.lines().find_map(|l| l.strip_prefix("prog_id:")?.trim().parse().ok()))
+        .collect()
+}
+
+/// Whether all are gone, after the moment that the kernel takes.
+fn gone(ids: &[u32]) -> bool {
+    (0..500).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        ids.iter().all(|id| !bpf::is_loaded(*id).unwrap())
+    })
+}
+
+#[test]
+fn nothing_is_left_after_ctrl_c_and_the_result_is_told() {
+    let _dog = watchdog(120);
+    needs_bpf!();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let (mut child, ids) = endless(&[]);
+        // Attached, but perhaps not yet waiting: until then the signal ends it at once, which leaves nothing either.
+        std::thread::sleep(Duration::from_millis(300));
+        kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+        let mut said = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{signal}");
+        assert!(gone(&ids), "{signal} left programs");
+    }
+}
+
+#[test]
+fn nothing_is_left_after_sigkill() {
+    let _dog = watchdog(60);
+    needs_bpf!();
+    let (mut child, ids) = endless(&["--latency"]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(gone(&ids));
+}
+
+#[test]
+fn a_reader_that_went_away_is_no_failure_and_a_full_disk_is_one() {
+    let _dog = watchdog(60);
+    needs_bpf!();
+    let mut child = Command::new(program())
+        .args(["syscalls", "--duration", "1"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    for args in [&["syscalls", "--duration", "0.2"][..], &["syscalls", "--duration", "0.2", "--json"]] {
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let out = Command::new(program()).args(args).stdin(Stdio::null()).stdout(full).output().unwrap();
+        assert_eq!(out.status.code(), Some(1), "{}", text(&out.stderr));
+        assert!(text(&out.stderr).contains("No space left"), "{}", text(&out.stderr));
+    }
+}
+
+#[test]
+fn a_traced_process_ends_the_trace_with_it() {
+    let _dog = watchdog(60);
+    needs_bpf!();
+    let mut traced = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+    let (child, _) = endless(&["--pid", &traced.id().to_string()]);
+    drop(traced.stdin.take());
+    traced.wait().unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert!(text(&out.stdout).contains("The process ended"), "{}", text(&out.stdout));
 }
