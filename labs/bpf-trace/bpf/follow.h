@@ -9,8 +9,9 @@ inline void follow_exec(struct task_struct *task)
 	u32 tgid = task->tgid;
 	u8 one = 1;
 
-	/* The command begins where its exec has succeeded: what the child did before is the tracer's. */
-	if (follow && task->real_parent->tgid == self_tgid && bpf_map_update_elem(&followed, &tgid, &one, BPF_ANY))
+	/* The command begins where its exec has succeeded: what the child did before is the tracer's. Its parent is the
+	 * very thread that forked it. */
+	if (follow && task->real_parent->pid == self_tid && bpf_map_update_elem(&followed, &tgid, &one, BPF_ANY))
 		LOSE(map_full);
 }
 

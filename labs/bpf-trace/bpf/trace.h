@@ -102,6 +102,7 @@ struct task_struct {
 /* The filter. Set before the program is loaded: .rodata is frozen then, so the verifier knows the values and drops
  * the branches that they rule out. What nobody asked for costs a load each, and no more. */
 const volatile u32 self_tgid = 0;   /* the tracer, never traced */
+const volatile u32 self_tid = 0;    /* its thread that starts the command */
 const volatile u32 only_tgid = 0;   /* 0: all */
 const volatile u32 only_tid = 0;    /* 0: all */
 const volatile u32 by_uid = 0;      /* whether only_uid counts: uid 0 is a user, too */

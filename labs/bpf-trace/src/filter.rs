@@ -43,14 +43,16 @@ impl Filter {
         Ok(folder.ino())
     }
 
-    pub(crate) fn constants(&self, tracer: u32) -> Constants {
+    /// `tgid` and `tid` are the tracer's own: what descends from that thread by fork and exec is the command.
+    pub(crate) fn constants(&self, (tgid, tid): (u32, u32)) -> Constants {
         let u32s = |n: u32| n.to_ne_bytes().to_vec();
         let mut comm = [0_u8; 16];
         let name = self.comm.as_deref().unwrap_or_default().as_bytes();
         let len = name.len().min(15);
         comm[..len].copy_from_slice(&name[..len]);
         Constants(vec![
-            ("self_tgid", u32s(tracer)),
+            ("self_tgid", u32s(tgid)),
+            ("self_tid", u32s(tid)),
             ("only_tgid", u32s(self.pid.unwrap_or(0))),
             ("only_tid", u32s(self.tid.unwrap_or(0))),
             ("by_uid", u32s(self.uid.is_some().into())),

@@ -87,15 +87,19 @@ impl Counter {
     }
 }
 
-/// The calling process's number outside of all PID namespaces, by which programs know it: asked of the kernel by a
-/// program of three instructions, run once in this process's name (BPF_PROG_TEST_RUN, Linux 5.10).
-pub fn own_tgid() -> Result<u32, SysError> {
+/// Process and thread of the caller, by the numbers that they have outside of all PID namespaces and that programs know
+/// them by: asked of the kernel by a program of three instructions, run in the caller's name (BPF_PROG_TEST_RUN, Linux
+/// 5.10).
+pub fn own_ids() -> Result<(u32, u32), SysError> {
     const GET_CURRENT_PID_TGID: i32 = 14;
-    let code = [
-        insn(0x85, 0, 0, 0, GET_CURRENT_PID_TGID), // r0 = thread group and thread, 32 bits each
-        insn(0x77, 0, 0, 0, 32),                   // r0 >>= 32
-        insn(0x95, 0, 0, 0, 0),                    // exit
-    ];
-    let program = bpf::prog_load(bpf::Code::raw_tp(&code), 0).program?;
-    bpf::test_run(program.as_fd(), &[])
+    let half = |shift| {
+        let code = [
+            insn(0x85, 0, 0, 0, GET_CURRENT_PID_TGID), // r0 = process in the upper half, thread in the lower
+            insn(0x77, 0, 0, 0, shift),                // r0 >>= shift
+            insn(0x95, 0, 0, 0, 0),                    // exit: the lower half is the result
+        ];
+        let program = bpf::prog_load(bpf::Code::raw_tp(&code), 0).program?;
+        bpf::test_run(program.as_fd(), &[])
+    };
+    Ok((half(32)?, half(0)?))
 }

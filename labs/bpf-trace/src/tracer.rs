@@ -172,7 +172,9 @@ impl Tracer {
 
     /// Makes the maps; loads and attaches no program yet.
     pub(crate) fn load(plan: &Plan<'_>) -> Result<Self, TraceError> {
-        let constants = plan.filter.constants(s1_by_hand::own_tgid().unwrap_or(std::process::id()));
+        // Before Linux 5.10 the kernel cannot be asked; outside of PID namespaces the numbers are the usual ones.
+        let usual = (std::process::id(), nix::unistd::gettid().as_raw() as u32);
+        let constants = plan.filter.constants(s1_by_hand::own_ids().unwrap_or(usual));
         let mut loader = EbpfLoader::new();
         let btf = kernel_btf()?;
         loader.btf(Some(btf)).allow_unsupported_maps();
