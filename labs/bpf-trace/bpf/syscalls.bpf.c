@@ -12,7 +12,7 @@ const volatile u64 slower_than = 0;   /* ns; needs timing */
 #define MAX_ERRNO 4095 /* include/linux/err.h */
 #define TS_COMPAT 2    /* arch/x86/include/asm/thread_info.h: this call came through the 32-bit entry */
 #define COMPAT (1u << 31)
-#define RT_SIGRETURN 15
+enum { RT_SIGRETURN = 15, CLONE = 56, FORK = 57, VFORK = 58, CLONE3 = 435 };
 
 struct key {
 	u32 id; /* process or thread; 0: all together */
@@ -85,6 +85,8 @@ inline int on_exit(struct task_struct *task, u32 nr, s64 ret)
 		return 0;
 	if (nr == ~0u)
 		nr = RT_SIGRETURN; /* it has put back the registers of before the signal, its own number gone */
+	if (ret == 0 && (nr == CLONE || nr == FORK || nr == VFORK || nr == CLONE3))
+		return 0; /* one call returns twice: this is the child, which has made none */
 	if (task->thread_info.status & TS_COMPAT)
 		nr |= COMPAT;
 	if (only_syscall != ~0u && nr != only_syscall)
