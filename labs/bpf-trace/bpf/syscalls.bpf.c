@@ -22,18 +22,30 @@ struct key {
 struct calls {
 	u64 count;
 	u64 failed;
-	struct histogram ns; /* untouched unless timing */
+};
+
+struct timed {
+	struct calls calls;
+	struct histogram ns;
 };
 
 /* A copy for each CPU, so that no two of them ever write to the same one; and the kernel lets nobody preempt a program
- * at these two tracepoints, so plain additions are exact. A lookup in a hash map is the larger part of the cost. */
+ * at these two tracepoints, so plain additions are exact. A lookup in a hash map is the larger part of the cost, so
+ * there is one: in the second map if calls are timed, else in the first. The other has one entry. All entries are
+ * made beforehand: memory that is asked for here, in a burst of new processes, may not be had. */
 struct {
 	__uint(type, PERCPU_HASH);
 	__uint(max_entries, 16384);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct key);
 	__type(value, struct calls);
 } calls SEC(".maps");
+
+struct {
+	__uint(type, PERCPU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct key);
+	__type(value, struct timed);
+} timed SEC(".maps");
 
 struct failure {
 	struct key call;
@@ -42,8 +54,7 @@ struct failure {
 
 struct {
 	__uint(type, PERCPU_HASH);
-	__uint(max_entries, 4096);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384);
 	__type(key, struct failure);
 	__type(value, u64);
 } failures SEC(".maps");
@@ -106,13 +117,14 @@ inline int on_exit(struct task_struct *task, u32 nr, s64 ret)
 	key.id = by == BY_PROCESS ? task->tgid : by == BY_THREAD ? task->pid : 0;
 	key.nr = nr;
 
-	struct calls *c = bpf_map_lookup_elem(&calls, &key);
+	void *map = timing ? (void *)&timed : (void *)&calls;
+	struct calls *c = bpf_map_lookup_elem(map, &key);
 	if (!c) {
-		static const struct calls none;
+		static const struct timed none;
 		if (by != BY_SYSCALL)
 			remember_name(task, key.id);
-		bpf_map_update_elem(&calls, &key, &none, BPF_NOEXIST);
-		c = bpf_map_lookup_elem(&calls, &key);
+		bpf_map_update_elem(map, &key, &none, BPF_NOEXIST);
+		c = bpf_map_lookup_elem(map, &key);
 		if (!c) {
 			LOSE(map_full);
 			return 0;
@@ -132,7 +144,7 @@ inline int on_exit(struct task_struct *task, u32 nr, s64 ret)
 		}
 	}
 	if (timing && ns)
-		histogram_add(&c->ns, ns);
+		histogram_add(&((struct timed *)c)->ns, ns);
 	return 0;
 }
 

@@ -51,7 +51,7 @@ impl Shown<'_> {
         if self.timed() {
             head.extend(["p50", "p99", "max"]);
         }
-        head.extend(["failed", "errors"]);
+        head.push("failed");
         let right = first..head.len() - 1;
         let mut table = Table::new(head).right(right);
         for row in rows.iter().take(self.options.top) {
@@ -64,14 +64,21 @@ impl Shown<'_> {
                 let l = &row.latency;
                 cells.extend([l.percentile(0.5), l.percentile(0.99), l.max].map(time));
             }
-            cells.extend([
-                if row.failed == 0 { "-".into() } else { figure(row.failed as f64) },
-                row.errors_in_words(),
-            ]);
+            cells.push(failures(row));
             table.push(cells);
         }
         table
     }
+}
+
+/// How many failed, and of what: the most frequent error, and how many others there were.
+fn failures(row: &Row) -> String {
+    let Some((errno, _)) = row.errors.first() else { return "-".into() };
+    let others = match row.errors.len() - 1 {
+        0 => String::new(),
+        n => format!(" +{n}"),
+    };
+    format!("{} {}{others}", figure(row.failed as f64), names::errno(*errno))
 }
 
 impl View for Shown<'_> {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use crate::filter::Filter;
 use crate::histogram::{self, Histogram};
-use crate::names;
 use crate::ring::{Record, text};
 use crate::tracer::{Means, Plan, TraceError, Tracer};
 
@@ -12,6 +11,9 @@ pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/syscalls.bp
 
 /// Where the counting is.
 pub const HERE: kit::Place = kit::here!();
+
+/// Bytes that the counts may take in the kernel.
+const MEMORY: usize = 64 << 20;
 
 /// What calls are counted by.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,6 +48,15 @@ pub struct Options {
     pub entries: u32,
 }
 
+impl Options {
+    /// How many entries of `size` bytes for each CPU: what fits into [`MEMORY`], at most 16,384.
+    fn entries(&self, size: usize) -> u32 {
+        let cpus = aya::util::nr_cpus().unwrap_or(1);
+        let fit = (MEMORY / (size * cpus)).clamp(1024, 16_384) as u32;
+        if self.entries == 0 { fit } else { self.entries }
+    }
+}
+
 /// Calls of one kind, by one process or thread, or by all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Row {
@@ -69,6 +80,7 @@ pub struct Row {
 #[derive(Debug)]
 pub struct Syscalls {
     tracer: Tracer,
+    timing: bool,
 }
 
 impl Syscalls {
@@ -88,7 +100,8 @@ impl Syscalls {
             By::Process => 1,
             By::Thread => 2,
         };
-        let entries = if o.entries == 0 { Vec::new() } else { vec![("calls", o.entries)] };
+        let entries = [("calls", size_of::<u64>() * 2), ("timed", size_of::<u64>() * 2 + histogram::SIZE)]
+            .map(|(map, size)| (map, if (map == "timed") == timing { o.entries(size) } else { 1 }));
         let tracer = Tracer::start(&Plan {
             object: OBJECT,
             hooks: &hooks,
@@ -100,10 +113,10 @@ impl Syscalls {
                 ("only_syscall", word(o.syscall.unwrap_or(u32::MAX))),
                 ("slower_than", o.slower_than.to_ne_bytes().to_vec()),
             ],
-            entries,
+            entries: entries.to_vec(),
             means: o.means,
         })?;
-        Ok(Self { tracer })
+        Ok(Self { tracer, timing })
     }
 
     /// What is attached.
@@ -114,7 +127,11 @@ impl Syscalls {
     /// The counts so far, most frequent first.
     pub fn read(&self) -> Result<Vec<Row>, TraceError> {
         let t = &self.tracer;
-        let calls: BTreeMap<[u32; 2], (u64, u64, Histogram)> = t.per_cpu("calls", joined)?;
+        let calls: BTreeMap<[u32; 2], (u64, u64, Histogram)> = if self.timing {
+            t.per_cpu("timed", joined::<{ 16 + histogram::SIZE }>)?
+        } else {
+            t.per_cpu("calls", joined::<16>)?
+        };
         let failures: BTreeMap<[u32; 3], u64> = t.per_cpu("failures", |c: &[u64]| c.iter().sum())?;
         let comms: BTreeMap<u32, [u8; 16]> = t.hash("comms")?;
         let mut rows: Vec<Row> = calls
@@ -134,8 +151,8 @@ impl Syscalls {
     }
 }
 
-/// `struct calls`: how often, how often failed, the histogram; the copies of all CPUs as one.
-fn joined(copies: &[[u8; 16 + histogram::SIZE]]) -> (u64, u64, Histogram) {
+/// `struct calls` or `struct timed`: how often, how often failed, the histogram; the copies of all CPUs as one.
+fn joined<const N: usize>(copies: &[[u8; N]]) -> (u64, u64, Histogram) {
     let mut all = (0, 0, Histogram::default());
     for copy in copies {
         let mut record = Record(copy);
@@ -151,13 +168,4 @@ fn errors_of(failures: &BTreeMap<[u32; 3], u64>, id: u32, nr: u32) -> Vec<(u32, 
     let mut errors: Vec<(u32, u64)> = range.map(|(key, n)| (key[2], *n)).collect();
     errors.sort_by_key(|(errno, n)| (std::cmp::Reverse(*n), *errno));
     errors
-}
-
-impl Row {
-    /// The errors in words: `ENOENT 12, EACCES 1`.
-    pub fn errors_in_words(&self) -> String {
-        let words: Vec<String> =
-            self.errors.iter().map(|(e, n)| format!("{} {n}", names::errno(*e))).collect();
-        words.join(", ")
-    }
 }
