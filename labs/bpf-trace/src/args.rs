@@ -15,6 +15,8 @@ use kit::Usage;
 pub enum View {
     /// Which calls, how often, which errors, how long
     Syscalls,
+    /// Programs that begin, with their arguments; processes that end, and how
+    Exec,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]

@@ -22,7 +22,12 @@ pub struct Running {
     ended: bool,
     /// Of a command that has ended.
     status: Option<ExitStatus>,
+    /// Ends a command where nothing is dropped: when the reader of the output went away.
+    _end: Option<kit::cleanup::Deferred>,
 }
+
+/// How often to look for events that nobody has announced: waking the reader costs a program more than an event.
+const LOOK: Duration = Duration::from_millis(20);
 
 impl Running {
     /// Starts the command, its output thrown away if `hidden`. Programs that follow must be attached already: the
@@ -42,7 +47,12 @@ impl Running {
             command.spawn().map_err(SysError::io(format!("exec({:?})", program.display().to_string())))?;
         // Nobody else waits for this child, so its PID is still its own.
         let pidfd = pidfd(Pid::from_child(&child))?;
-        Ok(Self { child: Some(child), pidfd, ended: false, status: None })
+        let same = pidfd.try_clone().map_err(SysError::io("fcntl(F_DUPFD_CLOEXEC)"))?;
+        let end = kit::cleanup::defer("end the traced command", move || {
+            // ESRCH: it has ended.
+            let _ = rustix::process::pidfd_send_signal(same, rustix::process::Signal::KILL);
+        });
+        Ok(Self { child: Some(child), pidfd, ended: false, status: None, _end: Some(end) })
     }
 
     /// A process that runs already: its end is noticed.
@@ -53,7 +63,7 @@ impl Running {
     pub fn watch(pid: u32) -> Result<Self, SysError> {
         let none = SysError::new("pidfd_open", libc::ESRCH);
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(none)?;
-        Ok(Self { child: None, pidfd: pidfd(pid)?, ended: false, status: None })
+        Ok(Self { child: None, pidfd: pidfd(pid)?, ended: false, status: None, _end: None })
     }
 
     fn end(&mut self) -> Result<(), SysError> {
@@ -146,7 +156,10 @@ impl Wait {
             fds.extend(running.map(|c| PollFd::new(c.pidfd.as_fd(), PollFlags::POLLIN)));
             let has_command = running.is_some();
             let wake = self.until.map_or(self.next, |u| u.min(self.next));
-            let left = wake.saturating_duration_since(Instant::now());
+            let mut left = wake.saturating_duration_since(Instant::now());
+            if events.is_some() {
+                left = left.min(LOOK);
+            }
             // Rounded up: a timeout of 0 would spin through the last millisecond.
             let timeout = PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX);
             match poll(&mut fds, timeout) {

@@ -35,9 +35,11 @@
 
 pub mod command;
 pub mod cost;
+pub mod exec;
 pub mod filter;
 pub mod gallery;
 pub mod histogram;
+pub mod json;
 pub mod names;
 pub mod overhead;
 pub mod ring;

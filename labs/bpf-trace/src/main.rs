@@ -3,6 +3,7 @@
 
 mod args;
 mod show;
+mod show_exec;
 mod show_gallery;
 mod show_lesson;
 mod show_syscalls;
@@ -24,6 +25,7 @@ fn run(s: &mut Session, o: &Options) -> anyhow::Result<()> {
     }
     match o.view()? {
         None if o.command.is_empty() && o.lab.is_none() => show_lesson::show(s),
+        Some(View::Exec) => show_exec::show(s, o),
         None | Some(View::Syscalls) => show_syscalls::show(s, o),
     }
 }

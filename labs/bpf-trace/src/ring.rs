@@ -5,7 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use aya::maps::{MapData, RingBuf};
 
 /// A ring buffer's reading end.
-pub struct Ring(pub(crate) RingBuf<MapData>);
+pub struct Ring {
+    ring: RingBuf<MapData>,
+    /// Bytes that it holds.
+    size: usize,
+}
 
 impl std::fmt::Debug for Ring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -15,14 +19,27 @@ impl std::fmt::Debug for Ring {
 
 impl AsFd for Ring {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.ring.as_fd()
     }
 }
 
 impl Ring {
-    /// Hands over every record that is there now.
+    pub(crate) fn new(map: aya::maps::Map) -> Result<Self, aya::maps::MapError> {
+        let size = match &map {
+            aya::maps::Map::RingBuf(data) => data.info()?.max_entries() as usize,
+            _ => 0,
+        };
+        Ok(Self { ring: RingBuf::try_from(map)?, size })
+    }
+
+    /// Hands over every record that is there now, and those that come meanwhile, but no more than the ring holds: who
+    /// writes faster than this reads does not keep it for ever.
     pub fn drain(&mut self, mut each: impl FnMut(Record<'_>)) {
-        while let Some(item) = self.0.next() {
+        let mut seen = 0;
+        while seen <= self.size
+            && let Some(item) = self.ring.next()
+        {
+            seen += item.len();
             each(Record(&item));
         }
     }

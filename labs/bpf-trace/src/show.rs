@@ -4,8 +4,10 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use bpf_trace::command::{Running, Wait, Wake};
 use bpf_trace::cost::Meter;
+use bpf_trace::json::quoted;
 use bpf_trace::{TraceError, Tracer};
 use kit::stats::figure;
 use kit::{Interrupted, Session, Table};
@@ -113,6 +115,25 @@ pub fn account(s: &mut Session, tracer: &Tracer, meter: &Meter, events: u64) -> 
         if why.is_empty() { format!("{events} events, none lost") } else { why.join(", ") },
     );
     Ok(())
+}
+
+/// Tells events at once: whole lines, for people or (`--json`) for programs.
+pub fn stream(s: &mut Session, lines: &str) -> anyhow::Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    s.stream_lines(lines).context("cannot write the events")
+}
+
+/// A path as an event has it; one that could not be read is a question mark.
+pub fn path(path: &[u8]) -> String {
+    if path.is_empty() { "?".into() } else { quoted(path) }
+}
+
+/// The time that events are given: ns, CLOCK_MONOTONIC.
+pub fn now() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    now.map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64)
 }
 
 /// Nanoseconds as people read them.

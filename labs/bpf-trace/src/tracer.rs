@@ -9,7 +9,7 @@ use std::fmt;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 
-use aya::maps::{Array, Map, MapData, PerCpuHashMap, RingBuf};
+use aya::maps::{Array, Map, MapData, PerCpuHashMap};
 use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Pod};
 use kit::SysError;
@@ -318,7 +318,7 @@ impl Tracer {
     /// The ring buffer `name`, taken out.
     pub fn ring(&mut self, name: &str) -> Result<Ring, TraceError> {
         let map = self.ebpf.take_map(name).ok_or_else(|| TraceError::Object(format!("no map {name}")))?;
-        Ok(Ring(RingBuf::try_from(map)?))
+        Ok(Ring::new(map)?)
     }
 
     /// What could not be kept so far, by reason.
