@@ -41,7 +41,8 @@ case "$2 $3" in
 "--crate-name ex"[0-9]*)
     note="$BENCHTOP_CALLS/$CARGO_PKG_NAME-$3"
     printf '%s\0' "$@" >"$note.args"
-    env -0 >"$note.env"
+    # Not env: this shell drops names that are not its own, such as CARGO_BIN_EXE_a-lab.
+    cat /proc/$$/environ >"$note.env"
     name=$3
     for word; do
         case "$before $word" in
