@@ -129,7 +129,7 @@ pub fn count(which: Which, trouble: Trouble, time: Duration) -> Result<Counted, 
             let (counters, tids, stop, cpus) = (&counters, &tids, &stop, &cpus);
             s.spawn(move || -> Result<(u64, Aborts), CountError> {
                 if matches!(trouble, Trouble::Preemption | Trouble::Membarrier) {
-                    cpus::pin(cpus::ME, cpus[0])?;
+                    cpus::settle(cpus[0])?;
                 }
                 let thread = Thread::current()?;
                 tids[i].store(gettid().as_raw(), Ordering::Relaxed);
@@ -251,6 +251,7 @@ pub fn costs(rounds: usize, adds: u32) -> Result<Costs, CountError> {
     let cpus = cpus::allowed()?;
     let n = possible_cpus();
     let (by_cpu, cid, shared) = (Counter::<ByCpu>::new(n), Counter::<ByCid>::new(n), AtomicU64::new(0));
+    let mut pair = cpus.first_chunk::<2>().copied();
     let mut costs = Costs::default();
     for _ in 0..rounds {
         costs.local.push(each(adds, || {
@@ -265,9 +266,16 @@ pub fn costs(rounds: usize, adds: u32) -> Result<Costs, CountError> {
             costs.rseq_cid.push(each(adds, || _ = cid.add(thread)));
         }
         costs.atomic.push(each(adds, || _ = shared.fetch_add(1, Ordering::Relaxed)));
-        if let [a, b, ..] = cpus[..] {
-            costs.rseq_two.push(on_two([a, b], adds, |thread| _ = by_cpu.add(thread))?);
-            costs.atomic_two.push(on_two([a, b], adds, |_| _ = shared.fetch_add(1, Ordering::Relaxed))?);
+        if let Some(two) = pair {
+            let rseq = on_two(two, adds, |thread| _ = by_cpu.add(thread))?;
+            let atomic = on_two(two, adds, |_| _ = shared.fetch_add(1, Ordering::Relaxed))?;
+            if let Some((rseq, atomic)) = rseq.zip(atomic) {
+                costs.rseq_two.push(rseq);
+                costs.atomic_two.push(atomic);
+            } else {
+                // One of the two has been taken from us: what follows would be no comparison.
+                pair = None;
+            }
         }
     }
     Ok(costs)
@@ -281,25 +289,24 @@ fn each(n: u32, mut add: impl FnMut()) -> f64 {
     start.elapsed().as_nanos() as f64 / f64::from(n)
 }
 
-/// Two threads on two CPUs, at the same time; the mean of both.
-fn on_two(cpus: [usize; 2], n: u32, add: impl Fn(Thread) + Sync) -> Result<f64, CountError> {
+/// Two threads on two CPUs, at the same time; the mean of both. None if one of the CPUs is not to be had.
+fn on_two(cpus: [usize; 2], n: u32, add: impl Fn(Thread) + Sync) -> Result<Option<f64>, CountError> {
     let start = Barrier::new(2);
     let results = std::thread::scope(|s| {
         let threads = cpus.map(|cpu| {
             let (start, add) = (&start, &add);
             s.spawn(move || {
-                let ready = cpus::pin(cpus::ME, cpu).map_err(CountError::from);
+                let there = cpus::settle(cpu);
                 let thread = Thread::current();
                 start.wait();
-                ready?;
-                let thread = thread?;
-                Ok(each(n, || add(thread)))
+                let (there, thread) = (there?, thread?);
+                Ok((there == cpu).then(|| each(n, || add(thread))))
             })
         });
         threads.map(|t| t.join().expect("no thread panics"))
     });
-    let [a, b]: [Result<f64, CountError>; 2] = results;
-    Ok((a? + b?) / 2.0)
+    let [a, b]: [Result<Option<f64>, CountError>; 2] = results;
+    Ok(a?.zip(b?).map(|(a, b)| (a + b) / 2.0))
 }
 
 /// How many slots a process with one thread touches that counts on every CPU it may use: by CPU, and by concurrency id.

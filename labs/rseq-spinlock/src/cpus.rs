@@ -35,3 +35,66 @@ pub fn pin(thread: Pid, cpu: usize) -> Result<(), SysError> {
         .map_err(SysError::nix("sched_setaffinity"))
         .map_err(|e| e.with_detail(format!("CPU {cpu}: offline, or not in this cpuset")))
 }
+
+/// [`pin`]s the calling thread to `cpu`, or, if that has been taken away since it was [`allowed`], to one that
+/// is allowed now. Which it is.
+///
+/// A CPU goes when a cpuset is changed or a CPU switched off; the kernel moves threads elsewhere and says
+/// nothing.
+///
+/// # Errors
+/// See [`pin`]: the CPUs change faster than we ask.
+pub fn settle(cpu: usize) -> Result<usize, SysError> {
+    settle_by(cpu, |cpu| pin(ME, cpu), allowed)
+}
+
+fn settle_by(
+    mut cpu: usize,
+    mut pin: impl FnMut(usize) -> Result<(), SysError>,
+    mut allowed: impl FnMut() -> Result<Vec<usize>, SysError>,
+) -> Result<usize, SysError> {
+    const TRIES: usize = 16;
+    let mut tries = 1;
+    loop {
+        match pin(cpu) {
+            Ok(()) => return Ok(cpu),
+            Err(e) if e.errno != libc::EINVAL || tries == TRIES => return Err(e),
+            Err(_) => cpu = allowed()?.first().copied().unwrap_or(cpu),
+        }
+        tries += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offline() -> SysError {
+        SysError::new("sched_setaffinity", libc::EINVAL)
+    }
+
+    #[test]
+    fn who_loses_its_cpu_settles_on_another() {
+        // CPU 3 has gone offline since we asked; 1 and 2 are there.
+        let online = [1, 2];
+        let pin = |cpu| if online.contains(&cpu) { Ok(()) } else { Err(offline()) };
+        assert_eq!(settle_by(3, pin, || Ok(online.to_vec())), Ok(1));
+        assert_eq!(settle_by(2, pin, || panic!("not asked again")), Ok(2));
+    }
+
+    #[test]
+    fn it_gives_up_in_the_end_and_on_any_other_error() {
+        let mut asked = 0;
+        let never = settle_by(
+            0,
+            |_| Err(offline()),
+            || {
+                asked += 1;
+                Ok(vec![0])
+            },
+        );
+        assert_eq!((never, asked), (Err(offline()), 15));
+        let forbidden = SysError::new("sched_setaffinity", libc::EPERM);
+        assert_eq!(settle_by(0, |_| Err(forbidden.clone()), || Ok(vec![1])), Err(forbidden));
+    }
+}

@@ -71,6 +71,7 @@ pub mod structures;
 pub mod subject;
 pub mod sync;
 pub mod sys;
+pub mod throttle;
 
 pub use raw::RawLock;
 pub use sys::cell::{Guard, Lock};

@@ -64,10 +64,18 @@ pub struct Stretch {
 pub struct Actor {
     /// What it is called.
     pub name: String,
-    /// Where it was made to stay.
+    /// Where it stayed.
     pub cpu: usize,
     /// What it did.
     pub stretches: Vec<Stretch>,
+}
+
+impl Actor {
+    /// To its CPU, or to another if that is not to be had any more.
+    fn settle(&mut self) -> Result<(), SysError> {
+        self.cpu = cpus::settle(self.cpu)?;
+        Ok(())
+    }
 }
 
 /// One preemption.
@@ -217,7 +225,7 @@ pub fn play<R: RawLock>(play: Play) -> Result<Scene, SysError> {
 
 /// The holder; also when it got the lock.
 fn hold<R: RawLock>(stage: &Stage<R>, play: Play, mut me: Actor) -> Result<(Actor, f64), SysError> {
-    let pinned = cpus::pin(cpus::ME, me.cpu);
+    let pinned = me.settle();
     let _ = Thread::current();
     stage.ready.wait();
     // All others sleep by then.
@@ -255,7 +263,7 @@ fn hold<R: RawLock>(stage: &Stage<R>, play: Play, mut me: Actor) -> Result<(Acto
 }
 
 fn wait<R: RawLock>(stage: &Stage<R>, mut me: Actor) -> Result<Actor, SysError> {
-    let pinned = cpus::pin(cpus::ME, me.cpu);
+    let pinned = me.settle();
     let _ = Thread::current();
     stage.ready.wait();
     await_one(&stage.inside);
@@ -273,7 +281,7 @@ fn wait<R: RawLock>(stage: &Stage<R>, mut me: Actor) -> Result<Actor, SysError> 
 }
 
 fn intrude<R: RawLock>(stage: &Stage<R>, play: Play, mut me: Actor) -> (How, Result<Actor, SysError>) {
-    let pinned = cpus::pin(cpus::ME, me.cpu);
+    let pinned = me.settle();
     let how = if sched::real_time().is_ok() { How::Preempted } else { How::Sleeps };
     stage.sleep.store(how == How::Sleeps, Ordering::Relaxed);
     stage.ready.wait();

@@ -7,6 +7,7 @@ use rseq_spinlock::locks::{Adaptive, Mcs, RseqAware, Tas, Ticket};
 use rseq_spinlock::preempt::{Doing, GRANT, How, Play, Scene, play};
 use rseq_spinlock::sys::rseq::Thread;
 use rseq_spinlock::sys::slice;
+use rseq_spinlock::throttle::Throttle;
 use rseq_spinlock::{Lock, RawLock};
 
 type Act = fn(Play) -> Result<Scene, SysError>;
@@ -20,7 +21,8 @@ const LOCKS: [(&str, Act); 5] = [
 ];
 
 pub fn show(s: &mut Session, thread: Thread) -> anyhow::Result<()> {
-    let burst = Duration::from_millis(6);
+    let throttle = Throttle::read();
+    let burst = throttle.within(Duration::from_millis(6));
     let takes = if s.quick() { 1 } else { 9 };
     s.step("Take the CPU from a thread that holds the lock");
     s.predict(Predict::new(
@@ -65,7 +67,9 @@ pub fn show(s: &mut Session, thread: Thread) -> anyhow::Result<()> {
             most / 1e3
         ));
     }
-    if how == How::Sleeps {
+    if how == How::Preempted {
+        told(s, throttle, burst);
+    } else {
         s.missing(
             "real preemption",
             "SCHED_FIFO is not permitted: the holder sleeps inside its section instead",
@@ -92,6 +96,24 @@ pub fn show(s: &mut Session, thread: Thread) -> anyhow::Result<()> {
     s.check("every_waiter_got_in", lasts, format!("{} locks", shown.len()));
     s.so("what one preemption costs is up to the waiters: spin blindly, and everyone pays", "--locks");
     Ok(())
+}
+
+/// What the kernel does to an intruder that does not stop.
+fn told(s: &mut Session, throttle: Throttle, burst: Duration) {
+    let burst = burst.as_secs_f64() * 1e3;
+    s.say(match throttle {
+        Throttle::Share { runtime, period } => format!(
+            "The intruder has real-time priority for **{burst:.0} ms**. One that never stopped would be throttled: real-time \
+             threads get {} of each {} ms here (`sched_rt_runtime_us`), so a holder waits for that at most.",
+            runtime.as_millis(),
+            period.as_millis()
+        ),
+        Throttle::Unlimited => format!(
+            "The intruder has real-time priority for **{burst:.0} ms**. Nothing would throttle one that never stopped: \
+             `sched_rt_runtime_us` is -1 here, and a holder on its CPU would wait for ever."
+        ),
+        Throttle::Unknown => format!("The intruder has real-time priority for **{burst:.0} ms**."),
+    });
 }
 
 fn take(act: Act, play: Play, takes: usize) -> Result<Vec<Scene>, SysError> {

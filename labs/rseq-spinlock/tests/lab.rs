@@ -165,7 +165,7 @@ fn without_glibcs_registration_the_lab_makes_its_own() {
 fn without_rseq_it_says_so_and_what_would_help() {
     let _dog = watchdog(60);
     let mut command = command(&["--quick"]);
-    let output = match sys::without_rseq(&mut command).output() {
+    let output = match sys::without(&mut command, libc::SYS_rseq, libc::ENOSYS).output() {
         Ok(output) => output,
         Err(e) => kit::skip!("rseq", "no seccomp filter can hide it: {e}"),
     };
@@ -173,6 +173,22 @@ fn without_rseq_it_says_so_and_what_would_help() {
     assert_eq!(output.status.code(), Some(4), "{stderr}");
     assert!(stderr.contains("cannot use restartable sequences"), "{stderr}");
     assert!(stderr.contains("fix: "), "{stderr}");
+}
+
+#[test]
+fn without_real_time_priority_the_holder_sleeps_and_it_says_so() {
+    let _dog = watchdog(60);
+    rseq!();
+    let mut command = command(&["--preempt", "--quick"]);
+    let output = match sys::without(&mut command, libc::SYS_sched_setscheduler, libc::EPERM).output() {
+        Ok(output) => output,
+        Err(e) => kit::skip!("seccomp", "{e}"),
+    };
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(told.contains("SCHED_FIFO is not permitted: the holder sleeps"), "{told}");
+    assert!(!told.contains("The intruder has real-time priority"), "{told}");
 }
 
 #[test]
