@@ -104,13 +104,13 @@ fn told(s: &mut Session, throttle: Throttle, burst: Duration) {
     s.say(match throttle {
         Throttle::Share { runtime, period } => format!(
             "The intruder has real-time priority for **{burst:.0} ms**. One that never stopped would be throttled: real-time \
-             threads get {} of each {} ms here (`sched_rt_runtime_us`), so a holder waits for that at most.",
+             threads get {} of each {} ms here (sched_rt_runtime_us), so a holder waits for that at most.",
             runtime.as_millis(),
             period.as_millis()
         ),
         Throttle::Unlimited => format!(
             "The intruder has real-time priority for **{burst:.0} ms**. Nothing would throttle one that never stopped: \
-             `sched_rt_runtime_us` is -1 here, and a holder on its CPU would wait for ever."
+             sched_rt_runtime_us is -1 here, and a holder on its CPU would wait for ever."
         ),
         Throttle::Unknown => format!("The intruder has real-time priority for **{burst:.0} ms**."),
     });
