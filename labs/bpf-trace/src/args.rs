@@ -90,6 +90,9 @@ pub struct Options {
     /// Programs that the verifier must refuse, and why: all, or one
     #[arg(long, value_name = "EXHIBIT", num_args = 0..=1, default_missing_value = "", help_heading = "What to look into")]
     pub verifier: Option<String>,
+    /// A program, its machine code, and what the verifier knew: the counter by hand, or one of a view's
+    #[arg(long, value_name = "VIEW/PROGRAM", num_args = 0..=1, default_missing_value = "", help_heading = "What to look into")]
+    pub inside: Option<String>,
     /// Attach by these means only, instead of the first that works
     #[arg(long, value_enum, value_name = "MEANS")]
     attach: Option<Attach>,

@@ -6,7 +6,7 @@ use crate::sys::{bpf, rights};
 use crate::tracer::{Plan, TraceError};
 use crate::verify::Submission;
 
-const OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/gallery.bpf.o");
+pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/gallery.bpf.o");
 /// The source of the programs, as the object was compiled from it.
 const SOURCE: &str = include_str!("../bpf/gallery.bpf.c");
 /// Where it is.

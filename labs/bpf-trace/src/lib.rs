@@ -18,7 +18,7 @@
 //!
 //! Before the first run the verifier follows every path through the program, and knows of each register what it can
 //! be. What it cannot prove to end, to stay inside its memory and to leak nothing, it refuses: [`gallery`]. Then it is
-//! compiled to machine code: [`inside`](verify).
+//! compiled to machine code: [`inside`].
 //!
 //! # Stages
 //!
@@ -35,10 +35,12 @@
 
 pub mod command;
 pub mod cost;
+pub mod disasm;
 pub mod exec;
 pub mod filter;
 pub mod gallery;
 pub mod histogram;
+pub mod inside;
 pub mod json;
 pub mod names;
 pub mod overhead;
@@ -47,6 +49,7 @@ pub mod s1_by_hand;
 pub mod sys;
 pub mod syscalls;
 pub mod tracer;
+pub mod verifier_log;
 pub mod verify;
 pub mod workload;
 

@@ -5,6 +5,7 @@ mod args;
 mod show;
 mod show_exec;
 mod show_gallery;
+mod show_inside;
 mod show_lesson;
 mod show_syscalls;
 
@@ -22,6 +23,9 @@ fn main() -> ExitCode {
 fn run(s: &mut Session, o: &Options) -> anyhow::Result<()> {
     if let Some(exhibit) = &o.verifier {
         return show_gallery::show(s, exhibit);
+    }
+    if let Some(program) = &o.inside {
+        return show_inside::show(s, program);
     }
     match o.view()? {
         None if o.command.is_empty() && o.lab.is_none() => show_lesson::show(s),

@@ -69,6 +69,22 @@ pub fn syscall_number(name: &str) -> Option<u32> {
     at(FROM_0).or_else(|| at(FROM_424).map(|at| at + 424)).or_else(|| name.parse().ok())
 }
 
+/// The kind of a map, as in enum bpf_map_type; its number where it has no name here.
+pub fn map_kind(kind: u32) -> String {
+    let name = match kind {
+        1 => "hash",
+        2 => "array",
+        5 => "hash, a copy for each CPU",
+        6 => "array, a copy for each CPU",
+        7 => "stacks",
+        9 => "hash, oldest out",
+        27 => "ring buffer",
+        29 => "storage of tasks",
+        other => return format!("kind {other}"),
+    };
+    name.into()
+}
+
 /// The names nearest to one that does not exist, for a hint.
 pub fn similar_syscalls(name: &str) -> Vec<&'static str> {
     nearest(name, FROM_0.split_whitespace().chain(FROM_424.split_whitespace()))

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use aya_obj::btf::BtfKind;
 use aya_obj::{Object, ProgramSection};
 
+use crate::ring::text;
 use crate::sys::bpf::{self, Code, Lines, Loaded};
 use crate::tracer::{Plan, TraceError, Tracer, kernel_btf};
 
@@ -15,6 +16,7 @@ pub struct Submission {
     maps: Tracer,
     object: Object,
     btf: Option<OwnedFd>,
+    strings: Strings,
 }
 
 impl std::fmt::Debug for Submission {
@@ -28,8 +30,27 @@ impl std::fmt::Debug for Submission {
 pub struct Source {
     /// The instructions.
     pub code: Vec<u64>,
-    /// Where instructions begin that are of a line: instruction, line.
-    pub lines: Vec<(u32, u32)>,
+    /// Where the instructions of a source line begin, and that line.
+    pub lines: Vec<(usize, String)>,
+}
+
+/// The strings of a BTF: texts of source lines among them.
+#[derive(Debug, Clone, Default)]
+pub struct Strings(Vec<u8>);
+
+impl Strings {
+    /// Those of a BTF as the kernel takes it: `struct btf_header` says where they are.
+    pub fn of(btf: &[u8]) -> Self {
+        let word =
+            |at: usize| btf.get(at..at + 4).map(|w| u32::from_ne_bytes(w.try_into().expect("four bytes")));
+        let strings = (|| btf.get((word(4)? + word(16)?) as usize..))();
+        Self(strings.unwrap_or_default().to_vec())
+    }
+
+    /// The string at `offset`; empty if there is none.
+    pub fn at(&self, offset: u32) -> String {
+        self.0.get(offset as usize..).map(text).unwrap_or_default().trim().to_owned()
+    }
 }
 
 impl Submission {
@@ -42,7 +63,9 @@ impl Submission {
             Some(features) => object.fixup_and_sanitize_btf(features).map_err(|e| bad(&e))?,
             None => None,
         };
-        let btf = btf.map(|btf| bpf::btf_load(&btf.to_bytes())).transpose()?;
+        let bytes = btf.map(aya_obj::btf::Btf::to_bytes);
+        let strings = Strings::of(bytes.as_deref().unwrap_or_default());
+        let btf = bytes.map(|bytes| bpf::btf_load(&bytes)).transpose()?;
         object.relocate_btf(kernel_btf()?).map_err(|e| bad(&e))?;
         let sections: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
         let described = std::mem::take(&mut object.maps);
@@ -54,7 +77,7 @@ impl Submission {
         object.relocate_maps(fds, &sections).map_err(|e| bad(&e))?;
         object.relocate_calls(&sections).map_err(|e| bad(&e))?;
         drop(made);
-        Ok(Self { maps, object, btf })
+        Ok(Self { maps, object, btf, strings })
     }
 
     /// The names of the object's programs, in order of the source.
@@ -71,6 +94,16 @@ impl Submission {
         Ok((program, &self.object.functions[&program.function_key()]))
     }
 
+    /// Texts of source lines, as a loaded program's line infos refer to them.
+    pub fn strings(&self) -> &Strings {
+        &self.strings
+    }
+
+    /// The maps by the descriptors that the code has for them.
+    pub fn maps(&self) -> Vec<(i32, String)> {
+        self.maps.map_fds().into_iter().map(|(name, fd)| (fd.as_raw_fd(), name.to_owned())).collect()
+    }
+
     /// What is submitted.
     pub fn source(&self, name: &str) -> Result<Source, TraceError> {
         let (_, function) = self.program(name)?;
@@ -79,8 +112,8 @@ impl Submission {
             .iter()
             .map(|i| crate::s1_by_hand::insn(i.code, i.dst_reg(), i.src_reg(), i.off, i.imm))
             .collect();
-        // The line is in the upper 22 bits, the column in the lower 10.
-        let lines = function.line_info.line_info.iter().map(|l| (l.insn_off, l.line_col >> 10)).collect();
+        let lines = function.line_info.line_info.iter();
+        let lines = lines.map(|l| (l.insn_off as usize, self.strings.at(l.line_off))).collect();
         Ok(Source { code, lines })
     }
 

@@ -189,8 +189,9 @@ impl Clang {
         let file = source.file_name().context("a source has a name")?;
         let mut clang = Command::new(&self.program);
         clang.args(["-target", "bpf", "-g", "-O2", "-mcpu=v3", "-Wall", "-Werror"]);
-        // Where it runs is told by name only, whatever is above it.
-        clang.arg("-fdebug-compilation-dir=bpf").arg(format!("-fdebug-prefix-map={}=bpf", folder.display()));
+        // Nothing is told of where the checkout is. It must still be a folder that leads to the source: clang reads it
+        // once more, for the lines that the verifier quotes in its log.
+        clang.arg("-fdebug-compilation-dir=.");
         clang.args(["-include", "/dev/stdin"]).arg("-c").arg(file).arg("-o").arg(object);
         let mut child = clang.current_dir(folder).stdin(Stdio::piped()).spawn()?;
         let sources = format!(

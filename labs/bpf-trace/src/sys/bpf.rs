@@ -22,21 +22,21 @@ pub const RAW_TRACEPOINT: u32 = 17;
 
 /// `union bpf_attr` as its bytes: 144 of them hold every command used here; what a command does not know must be 0.
 #[repr(C, align(8))]
-struct Attr([u8; 144]);
+pub(super) struct Attr([u8; 144]);
 
 impl Attr {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self([0; 144])
     }
 
     /// Puts a `__u32` member at `offset`.
-    fn u32(mut self, offset: usize, value: u32) -> Self {
+    pub(super) fn u32(mut self, offset: usize, value: u32) -> Self {
         self.0[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
         self
     }
 
     /// Puts a `__aligned_u64` member, often a pointer, at `offset`.
-    fn u64(mut self, offset: usize, value: u64) -> Self {
+    pub(super) fn u64(mut self, offset: usize, value: u64) -> Self {
         self.0[offset..offset + 8].copy_from_slice(&value.to_ne_bytes());
         self
     }
@@ -54,14 +54,14 @@ impl Attr {
 /// - Memory that the command writes to is borrowed mutably by the caller.
 ///
 /// [bpf(2)]: https://man7.org/linux/man-pages/man2/bpf.2.html
-unsafe fn bpf(name: &'static str, cmd: i32, attr: &mut Attr) -> Result<i32, SysError> {
+pub(super) unsafe fn bpf(name: &'static str, cmd: i32, attr: &mut Attr) -> Result<i32, SysError> {
     // SAFETY: the attr is 144 writable bytes, as stated; what it points to is the caller's promise.
     let done = unsafe { libc::syscall(libc::SYS_bpf, cmd, attr.0.as_mut_ptr(), attr.0.len()) };
     if done < 0 { Err(SysError::last(name)) } else { Ok(done as i32) }
 }
 
 /// Takes a descriptor that the kernel just returned.
-fn own(fd: i32) -> OwnedFd {
+pub(super) fn own(fd: i32) -> OwnedFd {
     // SAFETY: the kernel has just made this descriptor (close-on-exec) and nobody else has its number.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
@@ -217,10 +217,10 @@ pub fn attach(program: BorrowedFd<'_>, name: Option<&CStr>) -> Result<OwnedFd, S
 /// BPF_PROG_TEST_RUN of a raw tracepoint's program, with these arguments, on this CPU and by this thread: its return
 /// value. Linux 5.10.
 pub fn test_run(program: BorrowedFd<'_>, arguments: &[u64]) -> Result<u32, SysError> {
-    let mut attr = Attr::new()
-        .u32(0, program.as_raw_fd() as u32)
-        .u32(40, size_of_val(arguments) as u32)
-        .u64(48, arguments.as_ptr() as u64);
+    // No arguments must be no pointer: EINVAL otherwise.
+    let ctx = if arguments.is_empty() { 0 } else { arguments.as_ptr() as u64 };
+    let mut attr =
+        Attr::new().u32(0, program.as_raw_fd() as u32).u32(40, size_of_val(arguments) as u32).u64(48, ctx);
     // SAFETY: ctx_in is read only, lives across the call, and ctx_size_in is its size in bytes.
     unsafe { bpf("bpf(BPF_PROG_TEST_RUN)", BPF_PROG_TEST_RUN, &mut attr) }?;
     Ok(attr.get_u32(4))
@@ -265,9 +265,12 @@ pub fn prog_info(program: BorrowedFd<'_>) -> Result<ProgInfo, SysError> {
     })
 }
 
-const INFO_LEN: usize = 232;
+pub(super) const INFO_LEN: usize = 232;
 
-fn raw_info(program: BorrowedFd<'_>, mut info: [u8; INFO_LEN]) -> Result<[u8; INFO_LEN], SysError> {
+pub(super) fn raw_info(
+    program: BorrowedFd<'_>,
+    mut info: [u8; INFO_LEN],
+) -> Result<[u8; INFO_LEN], SysError> {
     let mut attr = Attr::new()
         .u32(0, program.as_raw_fd() as u32)
         .u32(4, INFO_LEN as u32)
@@ -276,28 +279,6 @@ fn raw_info(program: BorrowedFd<'_>, mut info: [u8; INFO_LEN]) -> Result<[u8; IN
     // (in `code`) point to buffers of the lengths beside them.
     unsafe { bpf("bpf(BPF_OBJ_GET_INFO_BY_FD)", BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
     Ok(info)
-}
-
-/// A program as it runs: its bytecode after verification, and the machine code made of it (empty if the JIT is off
-/// or the kernel hides it).
-pub fn code(program: BorrowedFd<'_>) -> Result<(Vec<u64>, Vec<u8>), SysError> {
-    let lengths = prog_info(program)?;
-    let mut jited = vec![0_u8; lengths.jited_len as usize];
-    let mut xlated = vec![0_u64; lengths.xlated_len as usize / 8];
-    let mut info = [0; INFO_LEN];
-    info[16..20].copy_from_slice(&lengths.jited_len.to_ne_bytes());
-    info[20..24].copy_from_slice(&lengths.xlated_len.to_ne_bytes());
-    info[24..32].copy_from_slice(&(jited.as_mut_ptr() as u64).to_ne_bytes());
-    info[32..40].copy_from_slice(&(xlated.as_mut_ptr() as u64).to_ne_bytes());
-    let told = raw_info(program, info)?;
-    // A kernel that does not show them sets the pointers to 0 and fills nothing.
-    if told[24..32] == [0; 8] {
-        jited.clear();
-    }
-    if told[32..40] == [0; 8] {
-        xlated.clear();
-    }
-    Ok((xlated, jited))
 }
 
 /// Whether a program of this id is loaded: BPF_PROG_GET_FD_BY_ID.
