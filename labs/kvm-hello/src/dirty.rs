@@ -148,9 +148,13 @@ pub fn track(method: Method) -> Result<Tracked, Error> {
     Ok(Tracked { method, pages, differ: differing(&before, machine.memory()), work, collect })
 }
 
-/// The bitmap: one bit a page since the last call.
-fn log(machine: &Machine) -> Result<Vec<u64>, SysError> {
-    machine.vm.fd().get_dirty_log(0, MEMORY).map_err(kvm("KVM_GET_DIRTY_LOG"))
+/// The bitmap: one bit a page that was written since the last call.
+///
+/// # Errors
+/// What the ioctl says: `ENOENT` while nothing is noted ([`Vm::log_dirty`](crate::sys::kvm::Vm::log_dirty)).
+#[doc(alias = "KVM_GET_DIRTY_LOG")]
+pub fn log(machine: &Machine) -> Result<Vec<u64>, SysError> {
+    machine.vm.fd().get_dirty_log(0, machine.memory().len()).map_err(kvm("KVM_GET_DIRTY_LOG"))
 }
 
 /// The numbers of the bits that are set.

@@ -61,7 +61,7 @@ pub(crate) fn long_mode(machine: &mut Machine, ring: u8) -> Result<kvm_sregs, Sy
 ///
 /// # Errors
 /// What the register calls say.
-pub(crate) fn enter_ring3(machine: &mut Machine, regs: kvm_regs) -> Result<(), SysError> {
+pub fn enter_ring3(machine: &mut Machine, regs: kvm_regs) -> Result<(), SysError> {
     map_low_memory(machine, USER);
     let sregs = long_mode(machine, 3)?;
     machine.set_sregs(&sregs)?;

@@ -32,3 +32,4 @@ macro_rules! guest {
 
 guest!(counter, spec_counter, spec_counter_end, "counter.s", "A driver for the counter of exercise 1.");
 guest!(channel, spec_channel, spec_channel_end, "channel.s", "A user of the channel of exercise 2.");
+guest!(moving, spec_moving, spec_moving_end, "moving.s", "The guest that exercise 3 moves.");
