@@ -1,5 +1,7 @@
 //! Tests only: drives the kit as a user does, by `cargo xtask` in a checkout.
 
+pub mod demo;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -53,4 +55,12 @@ pub fn ran(mut command: Command) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = command.output().expect("cargo starts");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     (status.code(), text(stdout), text(stderr))
+}
+
+/// The command lines of processes that have this word.
+pub fn processes(word: &str) -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let lines = entries.filter_map(|e| std::fs::read(e.path().join("cmdline")).ok());
+    let lines = lines.map(|l| String::from_utf8_lossy(&l).replace('\0', " "));
+    lines.filter(|l| l.split_whitespace().any(|w| w == word)).collect()
 }

@@ -88,10 +88,9 @@ fn check(shop: &Workshop, call: &Call, exercise: &Exercise, seed: u64, all: bool
 fn told(style: Style, exercise: &Exercise, name: &str, points: u32, outcome: &Outcome, seed: u64) -> String {
     match outcome {
         Outcome::Passed => format!("  ok    {name:44} {points:>3}\n"),
-        Outcome::NotHere(why) => report::hanging(
-            &format!("  {}  {name}: ", style.remark("here")),
-            &format!("not gradable here: {why}"),
-        ),
+        Outcome::NotHere(why) => {
+            report::hanging(&format!("  ----  {name}: "), &format!("not gradable here: {why}"))
+        }
         Outcome::Failed(failure) => {
             let mut text = format!("  {}  {name:44} {:>3}\n", style.bad("FAIL"), format!("0/{points}"));
             text += &failure_lines(failure);

@@ -111,8 +111,8 @@ fn judge(ran: &Ran, secret: &[u8], built: &Built) -> Outcome {
 
 /// Place and message of the last panic in what a test wrote; without one, all that it wrote.
 fn message(stderr: &str) -> (String, String) {
-    let noise =
-        |l: &&str| !l.starts_with("note: run with `RUST_BACKTRACE") && !l.starts_with("note: in Rust");
+    let noises = ["note: run with `RUST_BACKTRACE", "note: in Rust", "WATCHDOG "];
+    let noise = |l: &&str| !noises.iter().any(|n| l.starts_with(n));
     let lines: Vec<&str> = stderr.lines().filter(noise).collect();
     let start = lines.iter().position(|l| l.starts_with("thread '") && l.contains("panicked at "));
     let Some(start) = start else { return (String::new(), lines.join("\n").trim().to_owned()) };

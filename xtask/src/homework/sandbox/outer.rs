@@ -25,9 +25,8 @@ pub(super) fn run(plan: &Plan, words: &str) -> anyhow::Result<i32> {
     if plan.view.is_some() {
         flags |= CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
     }
-    if uid.is_root() {
-        unshare(flags).context("unshare(CLONE_NEWPID | CLONE_NEWNS | …)")?;
-    } else {
+    // Root in a container may lack the right, and still be allowed a user namespace.
+    if !uid.is_root() || unshare(flags).is_err() {
         unshare(flags | CloneFlags::CLONE_NEWUSER).context("unshare(CLONE_NEWUSER | …)")?;
         // Root in there, to mount; the program is ourselves again.
         map_users(0, uid.as_raw(), 0, gid.as_raw())?;
