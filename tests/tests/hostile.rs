@@ -97,7 +97,7 @@ fn at_run_time(demo: &Demo, port: u16) -> Vec<Hostile> {
                         let p = e.path();
                         if p.starts_with("/proc") || p.starts_with("/usr") || p.ends_with("build") || p.ends_with(".rustup") || p.starts_with("/sys") || p.is_symlink() {{ continue }}
                         if p.is_dir() {{ look(&p, left) }}
-                        else if std::fs::read_to_string(&p).unwrap_or_default().contains(concat!("SOLUTION-", "MARK")) {{ panic!("FOUND {{p:?}}") }} }} }}
+                        else if p.is_file() && std::fs::read_to_string(&p).unwrap_or_default().contains(concat!("SOLUTION-", "MARK")) {{ panic!("FOUND {{p:?}}") }} }} }}
                 look("/".as_ref(), &mut 5_000);
                 if let Ok(t) = std::fs::read_to_string({solution:?}) {{ panic!("FOUND {{t}}") }}
                 for p in [{checkout:?}, "/root/.ssh", "/etc/shadow", "/home"] {{ if std::fs::read_dir(p).is_ok() || std::fs::read(p).is_ok() {{ panic!("FOUND {{p}}") }} }}

@@ -85,17 +85,27 @@ pub(crate) fn file(folder: &Path) -> PathBuf {
 
 /// The exercises of one lab, in their order; none where there is no list.
 pub(crate) fn of(lab: &Lab) -> anyhow::Result<Vec<Exercise>> {
-    let path = file(&lab.folder);
+    in_folder(&lab.name, &lab.folder)
+}
+
+/// The same, of a folder that may not be a lab in all respects.
+pub(crate) fn in_folder(lab: &str, folder: &Path) -> anyhow::Result<Vec<Exercise>> {
+    let path = file(folder);
     if !path.exists() {
         return Ok(Vec::new());
     }
     let text = fs::read_to_string(&path).with_context(|| paths::shown(&path))?;
     let mut exercises = parse(&text).with_context(|| paths::shown(&path))?;
     for exercise in &mut exercises {
-        exercise.lab.clone_from(&lab.name);
-        exercise.folder.clone_from(&lab.folder);
+        lab.clone_into(&mut exercise.lab);
+        folder.clone_into(&mut exercise.folder);
     }
     Ok(exercises)
+}
+
+/// `ex1`
+pub(crate) fn is_id(text: &str) -> bool {
+    text.strip_prefix("ex").is_some_and(|n| n.parse::<u32>().is_ok())
 }
 
 /// The tests that another list has for an exercise; none where there is no such list.
@@ -112,8 +122,7 @@ fn parse(text: &str) -> anyhow::Result<Vec<Exercise>> {
     let mut exercises = toml::from_str::<File>(text)?.exercise;
     for exercise in &mut exercises {
         let id = &exercise.id;
-        let number = id.strip_prefix("ex").and_then(|n| n.parse::<u32>().ok());
-        ensure!(number.is_some(), "id = {id:?} is not ex and a number");
+        ensure!(is_id(id), "id = {id:?} is not ex and a number");
         if exercise.files.is_empty() {
             exercise.files.push(format!("{id}.rs"));
         }

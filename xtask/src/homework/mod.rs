@@ -22,6 +22,8 @@ mod verify;
 mod watch;
 mod workshop;
 
+use std::path::Path;
+
 use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
@@ -54,6 +56,26 @@ pub(crate) enum Command {
 /// As a step of `ci`.
 pub(crate) fn verify_all() -> anyhow::Result<()> {
     verify::check()
+}
+
+/// What is wrong with a lab's exercises, as far as it can be seen without building them.
+pub(crate) fn faults(folder: &Path) -> anyhow::Result<Vec<String>> {
+    let lab = folder.file_name().unwrap_or_default().to_string_lossy();
+    let exercises = catalogue::in_folder(&lab, folder)?;
+    if handout::is_one(&exercises) {
+        // A student's copy: what is done has nothing left to do.
+        return Ok(Vec::new());
+    }
+    let mut faults: Vec<String> = exercises.iter().flat_map(verify::on_paper).collect();
+    // A spec that no list names is never run.
+    for entry in std::fs::read_dir(folder.join("tests")).into_iter().flatten() {
+        let file = entry?.file_name().to_string_lossy().into_owned();
+        let id = file.strip_suffix(".rs").filter(|id| catalogue::is_id(id));
+        if let Some(id) = id.filter(|id| exercises.iter().all(|e| e.id != *id)) {
+            faults.push(format!("{lab} {id}: has a spec, and is not in the list"));
+        }
+    }
+    Ok(faults)
 }
 
 pub(crate) fn run(command: Command) -> anyhow::Result<u8> {

@@ -73,8 +73,12 @@ struct Job<'a> {
 
 /// All that is wrong with these exercises.
 fn verify(exercises: &[Exercise]) -> anyhow::Result<Vec<String>> {
-    let shop = Workshop::own()?;
     let mut found: Vec<String> = exercises.iter().flat_map(on_paper).collect();
+    if !found.is_empty() {
+        found.push("nothing was built: put these right first".into());
+        return Ok(found);
+    }
+    let shop = Workshop::own()?;
     let mut calls = BTreeMap::new();
     for lab in exercises.chunk_by(|a, b| a.lab == b.lab) {
         for (id, call) in shop.room.calls(&lab[0].lab, lab)? {
@@ -131,7 +135,7 @@ fn fault(exercise: &Exercise, what: &str) -> String {
 }
 
 /// What list, statement and files say of each other.
-fn on_paper(exercise: &Exercise) -> Vec<String> {
+pub(crate) fn on_paper(exercise: &Exercise) -> Vec<String> {
     let mut found = Vec::new();
     let mut claim = |holds: bool, what: String| {
         if !holds {

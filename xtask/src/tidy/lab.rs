@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::{Found, line_of};
-use crate::{labs, paths};
+use crate::{homework, labs, paths};
 
 const README: [&str; 7] = [
     "## Question",
@@ -39,6 +39,7 @@ pub(super) fn check(folder: &Path, found: &mut Found) {
             found.add(&path, 0, "is missing", "every lab has it; see CONTRIBUTING.md");
         }
     }
+    check_exercises(folder, found);
     let changelog = paths::root().join("CHANGELOG.md");
     if !fs::read_to_string(&changelog).unwrap_or_default().contains(&format!("`{name}`")) {
         found.add(
@@ -47,6 +48,19 @@ pub(super) fn check(folder: &Path, found: &mut Found) {
             format!("does not name {name}"),
             format!("a line: - `{name}`: what it shows"),
         );
+    }
+}
+
+/// What can be seen of exercises without building any: list, statement, starter, spec.
+fn check_exercises(folder: &Path, found: &mut Found) {
+    let list = folder.join("exercises/exercises.toml");
+    match homework::faults(folder) {
+        Ok(faults) => {
+            for what in faults {
+                found.add(&list, 0, what, "see docs/homework/authors.md");
+            }
+        }
+        Err(e) => found.add(&list, 0, format!("{e:#}"), "see docs/homework/authors.md"),
     }
 }
 

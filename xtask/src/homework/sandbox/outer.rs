@@ -9,7 +9,7 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::{getegid, geteuid};
 
-use super::{BROKEN, Plan, inner};
+use super::{BROKEN, OURSELVES, Plan, inner};
 
 pub(super) fn run(plan: &Plan, words: &str) -> anyhow::Result<i32> {
     // Killed, the runner takes us along.
@@ -31,7 +31,7 @@ pub(super) fn run(plan: &Plan, words: &str) -> anyhow::Result<i32> {
         // Root in there, to mount; the program is ourselves again.
         map_users(0, uid.as_raw(), 0, gid.as_raw())?;
     }
-    let mut child = Command::new(std::env::current_exe()?);
+    let mut child = Command::new(OURSELVES);
     child.args(["homework", "sandbox", words, "--inner"]);
     let status = child.status().context("cannot start process 1 of the sandbox")?;
     Ok(status.code().unwrap_or(BROKEN))
