@@ -87,12 +87,12 @@ impl Demo {
         }
         command = direct;
         command.env("CARGO_MANIFEST_DIR", checkout.join("xtask"));
-        command.env("CARGO_TARGET_DIR", Self::target());
+        command.env("BENCHTOP_HOMEWORK", Self::kept());
         command
     }
 
     /// Where the demo's room is.
-    pub fn target() -> PathBuf {
+    pub fn kept() -> PathBuf {
         target().join("homework-tests")
     }
 }

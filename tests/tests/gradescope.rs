@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use kit::testing::watchdog;
-use tests::demo::{copy, demo};
+use tests::demo::{Demo, copy, demo};
 
 /// Runs a script where `/autograder` is `folder`, with loopback and no other network.
 fn there(folder: &Path, script: &str) -> (Option<i32>, String, String) {
@@ -44,6 +44,7 @@ fn there(folder: &Path, script: &str) -> (Option<i32>, String, String) {
     unshare.env("CARGO_NET_OFFLINE", "true").env("CARGO_HOME", cargo_home());
     // What was built for the tests is used there too, but for what is of the checkout itself.
     unshare.env("CARGO_TARGET_DIR", tests::target());
+    unshare.env("BENCHTOP_HOMEWORK", Demo::kept());
     tests::ran(unshare)
 }
 

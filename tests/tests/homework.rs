@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
 use kit::testing::watchdog;
-use tests::demo::{Demo, demo};
+use tests::demo::demo;
 
 /// The demo's checkout, and a watchdog; or the test is left.
 macro_rules! demo {
@@ -325,5 +325,4 @@ fn a_handout_has_no_answers_and_works() {
     fs::copy(demo.exercise("solutions/ex1.rs"), demo.exercise("ex1.rs")).unwrap();
     let (code, _, err) = demo.homework(&["handout", &demo.beside("other").display().to_string()]);
     assert!(code == Some(1) && err.contains("is the solution") && !demo.beside("other").exists(), "{err}");
-    let _ = Demo::target();
 }

@@ -184,8 +184,11 @@ impl Room {
     }
 }
 
-/// Where all of it is kept.
+/// Where all of it is kept: `target/homework`, or what `BENCHTOP_HOMEWORK` says.
 pub(crate) fn base() -> PathBuf {
+    if let Some(base) = std::env::var_os("BENCHTOP_HOMEWORK") {
+        return base.into();
+    }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
     paths::root().join(target).join("homework")
 }

@@ -39,7 +39,11 @@ impl Workshop {
 
     /// For code of somebody else. `privileged`: tests that need it get the capabilities for BPF and perf events.
     pub(crate) fn closed(privileged: bool) -> anyhow::Result<Self> {
-        let mut shop = Self::with(Room::open()?, Guard::closed());
+        let room = Room::open()?;
+        // What is there to be built with: the guard is tried on it.
+        std::fs::create_dir_all(room.target())?;
+        let guard = Guard::closed(&room);
+        let mut shop = Self::with(room, guard);
         if !privileged {
             for area in PRIVILEGED {
                 let why = "a submission is not given the rights for it; --privileged does";

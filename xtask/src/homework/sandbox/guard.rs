@@ -8,6 +8,7 @@ use nix::unistd::geteuid;
 use super::limits::Cgroups;
 use super::{Limits, Plan, View, view};
 use crate::homework::process::{Ended, Ran};
+use crate::homework::room::Room;
 
 /// Slots that there are at most, in round numbers: one a CPU.
 const MANY: u32 = 4096;
@@ -57,24 +58,25 @@ impl Guard {
     /// For code of the user's own.
     pub(crate) fn own() -> Self {
         let mut guard = Self::of(Kind::Own { namespaces: true });
-        if let Err(e) = guard.works() {
+        if let Err(e) = guard.works(None) {
             guard.kind = Kind::Own { namespaces: false };
             guard.why = format!("{e:#}");
         }
         guard
     }
 
-    /// For code of somebody else.
-    pub(crate) fn closed() -> Self {
+    /// For code of somebody else, which is built and run in this room.
+    pub(crate) fn closed(room: &Room) -> Self {
         let mut guard = Self::of(Kind::Closed);
-        guard.cgroups = !Cgroups::make(&format!("benchtop-probe-{}", std::process::id()), &guard.limits)
-            .procs()
-            .is_empty();
-        if let Err(e) = guard.works() {
-            guard.why = format!("{e:#}");
-            guard.kind = Kind::Ajar { landlock: true };
-            if guard.works().is_err() {
-                guard.kind = Kind::Ajar { landlock: false };
+        let probe = format!("benchtop-probe-{}", std::process::id());
+        guard.cgroups = !Cgroups::make(&probe, &guard.limits).procs().is_empty();
+        let Err(e) = guard.works(Some(room)) else { return guard };
+        guard.why = format!("{e:#}");
+        let users: &[bool] = if guard.root { &[true, false] } else { &[false] };
+        for (root, landlock) in users.iter().flat_map(|r| [(*r, true), (*r, false)]) {
+            (guard.root, guard.kind) = (root, Kind::Ajar { landlock });
+            if guard.works(Some(room)).is_ok() {
+                break;
             }
         }
         guard
@@ -85,17 +87,18 @@ impl Guard {
         Self { kind, root, cgroups: false, limits: Limits::default(), why: String::new() }
     }
 
-    /// Runs something harmless in it.
-    fn works(&self) -> anyhow::Result<()> {
-        let task = Task {
-            program: "/bin/sh".into(),
-            arguments: vec!["-c".into(), ":".into()],
-            folder: "/".into(),
-            seconds: 10,
-            ..Task::default()
-        };
+    /// Runs something harmless in it: of the room's, rustc.
+    fn works(&self, room: Option<&Room>) -> anyhow::Result<()> {
+        let mut task = Task { program: "/bin/sh".into(), folder: "/".into(), seconds: 20, ..Task::default() };
+        task.arguments = ["-c", ":"].map(str::to_owned).into();
+        if let Some(room) = room {
+            task.program = room.rustc().to_owned();
+            task.arguments = vec!["--version".into()];
+            task.folder = room.root();
+            task.view.read = vec![room.toolchain(), room.root(), room.target()];
+        }
         let ran = self.run(&task, None)?;
-        anyhow::ensure!(ran.ended == Ended::Exit(0), "sh {}: {}", ran.ended, ran.stderr.trim());
+        anyhow::ensure!(ran.ended == Ended::Exit(0), "{} {}", ran.ended, ran.stderr.trim());
         Ok(())
     }
 
@@ -173,7 +176,10 @@ impl Guard {
                 );
                 words.push(if landlock { "  files: Landlock" } else { "  not covered: files; no Landlock either: solutions are readable where their user may read them" }.into());
                 if !self.root {
-                    words.push("  not covered: your own processes, as submissions run as you".into());
+                    words.push(format!(
+                        "  not covered: processes of user {}, as whom submissions run",
+                        geteuid()
+                    ));
                 }
             }
         }

@@ -48,8 +48,9 @@ pub(super) fn run(plan: &Plan) -> anyhow::Result<i32> {
     prctl::set_dumpable(false)?;
     if let Some(view) = &plan.view {
         prctl::set_no_new_privs()?;
-        if plan.privileged {
-            sys::keep_capabilities(&[sys::CAP_PERFMON, sys::CAP_BPF]).context("prctl(PR_CAPBSET_DROP)")?;
+        if geteuid().is_root() {
+            let kept: &[u32] = if plan.privileged { &[sys::CAP_PERFMON, sys::CAP_BPF] } else { &[] };
+            sys::keep_capabilities(kept).context("prctl(PR_CAPBSET_DROP)")?;
         }
         if plan.landlock {
             landlock::restrict(view)?;

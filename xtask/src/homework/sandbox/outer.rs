@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::unistd::{getegid, geteuid};
+use nix::unistd::{getegid, geteuid, setgid, setgroups, setuid};
 
 use super::{BROKEN, OURSELVES, Plan, inner};
 
@@ -20,13 +20,17 @@ pub(super) fn run(plan: &Plan, words: &str) -> anyhow::Result<i32> {
     if !plan.namespaces {
         return inner::run(plan);
     }
-    let (uid, gid) = (geteuid(), getegid());
+    let uid = geteuid();
     let mut flags = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS;
     if plan.view.is_some() {
         flags |= CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
     }
     // Root in a container may lack the right, and still be allowed a user namespace.
     if !uid.is_root() || unshare(flags).is_err() {
+        if let Some((user, group)) = plan.user {
+            become_user(user, group)?;
+        }
+        let (uid, gid) = (geteuid(), getegid());
         unshare(flags | CloneFlags::CLONE_NEWUSER).context("unshare(CLONE_NEWUSER | …)")?;
         // Root in there, to mount; the program is ourselves again.
         map_users(0, uid.as_raw(), 0, gid.as_raw())?;
@@ -35,6 +39,15 @@ pub(super) fn run(plan: &Plan, words: &str) -> anyhow::Result<i32> {
     child.args(["homework", "sandbox", words, "--inner"]);
     let status = child.status().context("cannot start process 1 of the sandbox")?;
     Ok(status.code().unwrap_or(BROKEN))
+}
+
+/// Nobody's root owns what a submission's root would be mapped to: the machine's root may write more than files.
+fn become_user(user: u32, group: u32) -> anyhow::Result<()> {
+    setgroups(&[]).context("setgroups")?;
+    setgid(group.into()).context("setgid")?;
+    setuid(user.into()).context("setuid")?;
+    // Otherwise /proc/self still belongs to root.
+    Ok(prctl::set_dumpable(true)?)
 }
 
 /// See user_namespaces(7).

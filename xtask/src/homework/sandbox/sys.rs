@@ -114,10 +114,16 @@ fn statement(code: u32, k: u32) -> sock_filter {
     sock_filter { code: code as u16, jt: 0, jf: 0, k }
 }
 
-/// landlock_create_ruleset(2): a ruleset about these access rights to files.
+/// landlock_create_ruleset(2): a ruleset about these access rights to files; where the kernel knows that (6.12), also
+/// about signals and abstract sockets, which then do not leave it.
 pub(super) fn landlock_ruleset(access: u64) -> Result<OwnedFd, Errno> {
-    // `struct landlock_ruleset_attr` of the first version: handled_access_fs.
-    let attributes = access.to_ne_bytes();
+    // `struct landlock_ruleset_attr`: handled_access_fs, handled_access_net, scoped.
+    const SCOPED: u64 = 0b11;
+    let attributes: Vec<u8> = [access, 0, SCOPED].iter().flat_map(|a| a.to_ne_bytes()).collect();
+    landlock_create(&attributes).or_else(|_| landlock_create(&attributes[..8]))
+}
+
+fn landlock_create(attributes: &[u8]) -> Result<OwnedFd, Errno> {
     // SAFETY: the kernel reads as many bytes as we say, and they are there.
     let fd = Errno::result(unsafe {
         libc::syscall(libc::SYS_landlock_create_ruleset, attributes.as_ptr(), attributes.len(), 0)

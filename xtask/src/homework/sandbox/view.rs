@@ -61,6 +61,13 @@ pub(super) fn enter(view: &View, scratch: u64) -> anyhow::Result<()> {
     }
     fs::create_dir(root.join("proc"))?;
     mount_proc(&root.join("proc"))?;
+    for settings in ["sys", "sysrq-trigger", "irq", "bus"].map(|s| root.join("proc").join(s)) {
+        if settings.exists() {
+            let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+            mount(Some(&settings), &settings, None::<&str>, bind, None::<&str>)?;
+            remount_read_only(&settings)?;
+        }
+    }
 
     let old = root.join(".old");
     fs::create_dir(&old)?;
