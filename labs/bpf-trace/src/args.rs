@@ -17,6 +17,8 @@ pub enum View {
     Syscalls,
     /// Programs that begin, with their arguments; processes that end, and how
     Exec,
+    /// Files that are opened: path, flags, result
+    Open,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]

@@ -34,6 +34,30 @@ impl Lines {
         self.text.push_str(std::str::from_utf8(&digits[at..]).unwrap_or("0"));
     }
 
+    /// A number that may be negative.
+    pub fn signed(&mut self, key: &str, value: i64) {
+        if value < 0 {
+            self.key(key);
+            self.text.push_str(&value.to_string());
+        } else {
+            self.number(key, value.unsigned_abs());
+        }
+    }
+
+    /// Nothing, where there could be something.
+    pub fn null(&mut self, key: &str) {
+        self.key(key);
+        self.text.push_str("null");
+    }
+
+    /// A word of ours, with nothing to escape.
+    pub fn word(&mut self, key: &str, word: &str) {
+        self.key(key);
+        self.text.push('"');
+        self.text.push_str(word);
+        self.text.push('"');
+    }
+
     /// A text. Bytes that are no UTF-8 become U+FFFD; where there are any, all of it stands once more, as hexadecimal
     /// digits, under `key` with `_hex` behind.
     pub fn text(&mut self, key: &str, bytes: &[u8]) {
@@ -150,6 +174,9 @@ mod tests {
             lines.number("n", u64::MAX);
             lines.text("t", bytes);
             lines.texts("l", [bytes, b"z"].into_iter());
+            lines.signed("s", -7);
+            lines.word("w", "O_RDONLY");
+            lines.null("z");
             lines.flag("f", true);
             lines.flag("no", false);
             lines.end();
@@ -159,6 +186,7 @@ mod tests {
             assert_eq!(read["t"], String::from_utf8_lossy(bytes).into_owned());
             assert_eq!(read["l"][0], String::from_utf8_lossy(bytes).into_owned());
             assert_eq!(read["f"], true);
+            assert_eq!((&read["s"], &read["w"], &read["z"]), (&(-7).into(), &"O_RDONLY".into(), &().into()));
             assert_eq!(line.matches('\n').count(), 1);
             let valid = std::str::from_utf8(bytes).is_ok();
             assert_eq!(read.get("t_hex").is_none(), valid);

@@ -43,6 +43,7 @@ pub mod histogram;
 pub mod inside;
 pub mod json;
 pub mod names;
+pub mod open;
 pub mod overhead;
 pub mod ring;
 pub mod s1_by_hand;

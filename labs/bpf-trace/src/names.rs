@@ -127,6 +127,78 @@ pub fn errno(errno: u32) -> String {
     }
 }
 
+/// The call that opens, of the four that the view `open` sees.
+pub fn open_call(nr: u32) -> &'static str {
+    match nr {
+        2 => "open",
+        85 => "creat",
+        257 => "openat",
+        _ => "openat2",
+    }
+}
+
+/// Flags of open(2), with those first that contain others. The kernel's own numbers: libc's O_LARGEFILE is 0, and its
+/// O_SYNC and O_TMPFILE consist of two bits each.
+const OPEN_FLAGS: [(u64, &str); 18] = [
+    (0o4010000, "O_SYNC"),
+    (0o20200000, "O_TMPFILE"),
+    (0o100, "O_CREAT"),
+    (0o200, "O_EXCL"),
+    (0o400, "O_NOCTTY"),
+    (0o1000, "O_TRUNC"),
+    (0o2000, "O_APPEND"),
+    (0o4000, "O_NONBLOCK"),
+    (0o10000, "O_DSYNC"),
+    (0o20000, "O_ASYNC"),
+    (0o40000, "O_DIRECT"),
+    (0o100000, "O_LARGEFILE"),
+    (0o200000, "O_DIRECTORY"),
+    (0o400000, "O_NOFOLLOW"),
+    (0o1000000, "O_NOATIME"),
+    (0o2000000, "O_CLOEXEC"),
+    (0o4000000, "__O_SYNC"),
+    (0o10000000, "O_PATH"),
+];
+
+/// `O_WRONLY|O_CREAT`, bits without a name as a number behind them.
+pub fn open_flags(flags: u64) -> String {
+    let mode = match flags & 3 {
+        0 => "O_RDONLY",
+        1 => "O_WRONLY",
+        2 => "O_RDWR",
+        _ => "O_ACCMODE",
+    };
+    named(mode, flags & !3, &OPEN_FLAGS)
+}
+
+/// How openat2(2) is to resolve the path: `RESOLVE_BENEATH`.
+pub fn resolve_flags(flags: u64) -> String {
+    let names = ["NO_XDEV", "NO_MAGICLINKS", "NO_SYMLINKS", "BENEATH", "IN_ROOT", "CACHED"];
+    let words: Vec<String> = (0..6).map(|bit| format!("RESOLVE_{}", names[bit])).collect();
+    let table: Vec<(u64, &str)> = (0..6).map(|bit| (1 << bit, words[bit].as_str())).collect();
+    named("", flags, &table)
+}
+
+fn named(first: &str, mut flags: u64, table: &[(u64, &str)]) -> String {
+    let mut out = first.to_owned();
+    let mut add = |word: &str| {
+        if !out.is_empty() {
+            out.push('|');
+        }
+        out.push_str(word);
+    };
+    for (bits, name) in table {
+        if flags & bits == *bits {
+            flags &= !bits;
+            add(name);
+        }
+    }
+    if flags != 0 {
+        add(&format!("{flags:#x}"));
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +219,37 @@ mod tests {
         assert_eq!(syscall(400), "syscall 400");
         assert_eq!(syscall(5 | COMPAT), "i386:5");
         assert_eq!(syscall_number("no such"), None);
+    }
+
+    #[test]
+    fn flags_agree_with_libc() {
+        for (flags, words) in [
+            (libc::O_RDONLY, "O_RDONLY"),
+            (libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC, "O_WRONLY|O_CREAT|O_TRUNC"),
+            (libc::O_RDWR | libc::O_SYNC, "O_RDWR|O_SYNC"),
+            (libc::O_RDWR | libc::O_DSYNC, "O_RDWR|O_DSYNC"),
+            (libc::O_RDWR | libc::O_TMPFILE, "O_RDWR|O_TMPFILE"),
+            (libc::O_DIRECTORY | libc::O_CLOEXEC | libc::O_PATH, "O_RDONLY|O_DIRECTORY|O_CLOEXEC|O_PATH"),
+            (libc::O_NOFOLLOW | libc::O_NOATIME | libc::O_NOCTTY, "O_RDONLY|O_NOCTTY|O_NOFOLLOW|O_NOATIME"),
+            (libc::O_APPEND | libc::O_EXCL | libc::O_DIRECT, "O_RDONLY|O_EXCL|O_APPEND|O_DIRECT"),
+            (libc::O_NONBLOCK | libc::O_ASYNC, "O_RDONLY|O_NONBLOCK|O_ASYNC"),
+            (3, "O_ACCMODE"),
+        ] {
+            assert_eq!(open_flags(flags as u64), words);
+        }
+        assert_eq!(open_flags(1 << 40), "O_RDONLY|0x10000000000");
+        assert_eq!(
+            resolve_flags(libc::RESOLVE_BENEATH | libc::RESOLVE_NO_XDEV),
+            "RESOLVE_NO_XDEV|RESOLVE_BENEATH"
+        );
+        assert_eq!(
+            resolve_flags(libc::RESOLVE_CACHED | libc::RESOLVE_IN_ROOT),
+            "RESOLVE_IN_ROOT|RESOLVE_CACHED"
+        );
+        assert_eq!(
+            resolve_flags(libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS),
+            "RESOLVE_NO_MAGICLINKS|RESOLVE_NO_SYMLINKS"
+        );
     }
 
     #[test]

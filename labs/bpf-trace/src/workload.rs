@@ -58,10 +58,31 @@ pub fn part(args: &[std::ffi::OsString]) -> bool {
     let [WORD, numbers @ ..] = words.as_slice() else { return false };
     let numbers: Vec<u32> = numbers.iter().filter_map(|n| n.parse().ok()).collect();
     match numbers[..] {
+        [threads, opens] => fail_to_open(threads, opens),
         [threads, getppid, bad_close, sleeps] => Known { threads, getppid, bad_close, sleeps }.run(),
         _ => serve(),
     }
     true
+}
+
+/// A path that leads nowhere: to look it up costs the kernel as little as an open can.
+pub const NOWHERE: &str = "/no-such-file";
+
+/// The command whose threads try to open [`NOWHERE`], `opens` times each.
+pub fn opener(program: &std::path::Path, threads: u32, opens: u32) -> Vec<std::ffi::OsString> {
+    vec![program.into(), WORD.into(), threads.to_string().into(), opens.to_string().into()]
+}
+
+fn fail_to_open(threads: u32, opens: u32) {
+    let one = move || {
+        for _ in 0..opens {
+            let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC;
+            let _ = nix::fcntl::open(NOWHERE, flags, nix::sys::stat::Mode::empty());
+        }
+    };
+    let others: Vec<_> = (1..threads).map(|_| thread::spawn(one)).collect();
+    one();
+    others.into_iter().for_each(|t| drop(t.join()));
 }
 
 /// Answers each line, a number, by the nanoseconds that so many pairs of one-byte read and write took: what
