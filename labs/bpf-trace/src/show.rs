@@ -45,14 +45,15 @@ pub fn attached(s: &mut Session, tracer: &Tracer) {
 /// Drives a view to its end: of the command, of the time, or by Ctrl-C.
 pub fn watch(s: &mut Session, o: &Options, view: &mut dyn View) -> anyhow::Result<()> {
     let mut wait = Wait::new(o.duration(s.quick()), o.interval.max(Duration::from_millis(50)))?;
-    attached(s, view.tracer());
-    let mut meter = Meter::start();
     let words = o.command()?;
     let hidden = o.lab.is_some() && s.verbose() == 0;
-    let mut command = match words.as_slice() {
-        [] => o.watched()?,
-        words => Some(Running::start(words, hidden)?),
-    };
+    // Before it is said that the trace runs: whoever ends the process then knows that it will be noticed.
+    let mut command = if words.is_empty() { o.watched()? } else { None };
+    attached(s, view.tracer());
+    let mut meter = Meter::start();
+    if !words.is_empty() {
+        command = Some(Running::start(&words, hidden)?);
+    }
     let interrupted = loop {
         let ring = view.ring();
         let wake = wait.next(ring, command.as_mut())?;
