@@ -1,5 +1,6 @@
 //! The options of this lab, and what they mean to its library.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -98,6 +99,9 @@ pub struct Options {
     /// Attach by these means only, instead of the first that works
     #[arg(long, value_enum, value_name = "MEANS")]
     attach: Option<Attach>,
+    /// The process of `--pid`, as [`filter`](Self::filter) found it
+    #[arg(skip)]
+    pub watched: RefCell<Option<Running>>,
 }
 
 impl Options {
@@ -128,7 +132,7 @@ impl Options {
     }
 
     /// The process that is traced alone: with it, the trace ends.
-    pub fn watched(&self) -> anyhow::Result<Option<Running>> {
+    fn watch(&self) -> anyhow::Result<Option<Running>> {
         let Some(pid) = self.pid else { return Ok(None) };
         match Running::watch(pid) {
             Ok(running) => Ok(Some(running)),
@@ -144,7 +148,10 @@ impl Options {
     }
 
     /// Whom to trace.
+    ///
+    /// From here on, the end of the process that is asked for is noticed: before anything is attached.
     pub fn filter(&self) -> anyhow::Result<Filter> {
+        *self.watched.borrow_mut() = self.watch()?;
         Ok(Filter {
             pid: self.pid,
             tid: self.tid,

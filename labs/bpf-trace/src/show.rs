@@ -47,13 +47,12 @@ pub fn watch(s: &mut Session, o: &Options, view: &mut dyn View) -> anyhow::Resul
     let mut wait = Wait::new(o.duration(s.quick()), o.interval.max(Duration::from_millis(50)))?;
     let words = o.command()?;
     let hidden = o.lab.is_some() && s.verbose() == 0;
-    // Before it is said that the trace runs: whoever ends the process then knows that it will be noticed.
-    let mut command = if words.is_empty() { o.watched()? } else { None };
     attached(s, view.tracer());
     let mut meter = Meter::start();
-    if !words.is_empty() {
-        command = Some(Running::start(&words, hidden)?);
-    }
+    let mut command = match words.as_slice() {
+        [] => o.watched.take(),
+        words => Some(Running::start(words, hidden)?),
+    };
     let interrupted = loop {
         let ring = view.ring();
         let wake = wait.next(ring, command.as_mut())?;
