@@ -109,7 +109,7 @@ fn refused(s: &mut Session) -> anyhow::Result<()> {
 }
 
 fn counted(s: &mut Session, me: &Path, ids: &mut Vec<u32>) -> anyhow::Result<()> {
-    s.step_at("The same in C: by thread, call and error, of a known workload", syscalls::HERE);
+    s.step_at("The same in C, held against a known workload", syscalls::HERE);
     let known =
         Known { threads: 4, getppid: if s.quick() { 2_000 } else { 20_000 }, bad_close: 500, sleeps: 10 };
     let filter = Filter { follow: true, ..Filter::default() };
@@ -169,7 +169,7 @@ fn counted(s: &mut Session, me: &Path, ids: &mut Vec<u32>) -> anyhow::Result<()>
 const SLEEP_CALL: &str = "clock_nanosleep";
 
 fn cost(s: &mut Session, me: &Path) -> anyhow::Result<()> {
-    s.step_at("What that costs a process that does nothing but system calls", bpf_trace::overhead::HERE);
+    s.step_at("What that costs who does nothing but system calls", bpf_trace::overhead::HERE);
     s.predict(Predict::new(
         "one-byte reads and writes, each counted by process, call and error: how much slower?",
         ["not measurably", "by a fraction", "ten times", "sixty times, as under strace"],
