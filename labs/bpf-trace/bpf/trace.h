@@ -53,6 +53,7 @@ static void *(*bpf_get_current_task_btf)(void) = (void *)158;
 struct pt_regs {
 	u64 r10, dx, si, di; /* a system call's arguments, from the fourth to the first */
 	u64 orig_ax;
+	u64 sp;
 } CORE;
 
 struct thread_info {

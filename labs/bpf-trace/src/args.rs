@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bpf_trace::command::Running;
 use bpf_trace::syscalls::By;
+use bpf_trace::target::{Target, TargetError};
 use bpf_trace::{Filter, Means, names};
 use clap::ValueEnum;
 use kit::Usage;
@@ -20,6 +21,8 @@ pub enum View {
     Exec,
     /// Files that are opened: path, flags, result
     Open,
+    /// How often a function in user space is called, and how long it takes: uprobe BIN:SYMBOL
+    Uprobe,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -45,6 +48,9 @@ pub struct Options {
     /// What to look at; without one: the lesson, on a workload of its own
     #[arg(value_name = "VIEW", help_heading = "What to trace")]
     view: Option<String>,
+    /// uprobe: which function, such as c:malloc, bash:readline or ./program:main
+    #[arg(value_name = "BIN:SYMBOL", help_heading = "What to trace")]
+    function: Option<String>,
     /// A command to trace, with all that descends from it; without one: the whole machine
     #[arg(last = true, value_name = "COMMAND", help_heading = "What to trace")]
     pub command: Vec<OsString>,
@@ -108,6 +114,11 @@ impl Options {
     /// The view that is asked for.
     pub fn view(&self) -> Result<Option<View>, Usage> {
         let Some(name) = &self.view else { return Ok(None) };
+        if let Some(more) = self.function.as_ref().filter(|_| !name.eq_ignore_ascii_case("uprobe")) {
+            return Err(Usage(format!(
+                "{more:?}: the view {name} takes nothing more\n  a command goes behind a further --: -- {name} -- {more}"
+            )));
+        }
         View::from_str(name, true).map(Some).map_err(|_| {
             let views: Vec<_> = View::value_variants().iter().filter_map(|v| v.to_possible_value()).collect();
             let names: Vec<&str> = views.iter().map(|v| v.get_name()).collect();
@@ -115,6 +126,17 @@ impl Options {
                 "no view {name:?}: there are {}\n  a command to trace goes behind a further --: -- syscalls -- {name}",
                 names.join(", ")
             ))
+        })
+    }
+
+    /// The function to trace.
+    pub fn target(&self) -> anyhow::Result<Target> {
+        let Some(text) = &self.function else {
+            return Err(Usage("which function? uprobe BIN:SYMBOL, such as uprobe c:malloc".into()).into());
+        };
+        Target::find(text, self.pid).map_err(|e| match e {
+            TargetError::Sys(e) => e.into(),
+            other => Usage(other.to_string()).into(),
         })
     }
 

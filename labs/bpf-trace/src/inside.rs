@@ -12,11 +12,15 @@ use crate::sys::{bpf, inspect};
 use crate::tracer::{Plan, TraceError};
 use crate::verifier_log::{Known, Log};
 use crate::verify::{Strings, Submission};
-use crate::{gallery, syscalls};
+use crate::{exec, gallery, syscalls, uprobe};
 
 /// Objects to look into: name, bytes, the program that is shown if none is named.
-const OBJECTS: [(&str, &[u8], &str); 2] =
-    [("syscalls", syscalls::OBJECT, "sys_exit"), ("gallery", gallery::OBJECT, "bounds_mended")];
+const OBJECTS: [(&str, &[u8], &str); 4] = [
+    ("syscalls", syscalls::OBJECT, "sys_exit"),
+    ("exec", exec::OBJECT, "sched_process_exec"),
+    ("uprobe", uprobe::OBJECT, "enter"),
+    ("gallery", gallery::OBJECT, "bounds_mended"),
+];
 
 /// Where programs are looked into.
 pub const HERE: kit::Place = kit::here!();

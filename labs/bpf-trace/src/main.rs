@@ -9,6 +9,7 @@ mod show_inside;
 mod show_lesson;
 mod show_open;
 mod show_syscalls;
+mod show_uprobe;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,7 @@ fn run(s: &mut Session, o: &Options) -> anyhow::Result<()> {
     }
     match o.view()? {
         None if o.command.is_empty() && o.lab.is_none() => show_lesson::show(s),
+        Some(View::Uprobe) => show_uprobe::show(s, o),
         Some(View::Exec) => show_exec::show(s, o),
         Some(View::Open) => show_open::show(s, o),
         None | Some(View::Syscalls) => show_syscalls::show(s, o),
