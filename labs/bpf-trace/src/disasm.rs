@@ -98,8 +98,14 @@ impl Insn {
             0x40 => ("or", "|="),
             0x50 => ("and", "&="),
             0xa0 => ("xor", "^="),
-            0xe0 => return Some(format!("r{0} = xchg(({size} *){place}, r{0})", self.src)),
-            0xf0 => return Some(format!("r0 = cmpxchg(({size} *){place}, r0, r{})", self.src)),
+            0xe0 | 0xf0 => {
+                let (r, form) = if size == "u64" { ('r', "_64") } else { ('w', "32_32") };
+                let place = place.trim_matches(['(', ')']);
+                return Some(match self.imm & 0xf0 {
+                    0xe0 => format!("{r}{0} = xchg{form}({place}, {r}{0})", self.src),
+                    _ => format!("{r}0 = cmpxchg{form}({place}, {r}0, {r}{})", self.src),
+                });
+            }
             _ => return None,
         };
         Some(match self.imm & 1 {
@@ -196,7 +202,8 @@ mod tests {
             (insn(0x81, 1, 2, 8, 0), "r1 = *(s32 *)(r2 + 8)"),
             (insn(0xdb, 0, 1, 0, 1), "r1 = atomic_fetch_add((u64 *)(r0 + 0), r1)"),
             (insn(0xc3, 3, 1, 4, 0x40), "lock *(u32 *)(r3 + 4) |= r1"),
-            (insn(0xdb, 2, 1, 0, 0xe1), "r1 = xchg((u64 *)(r2 + 0), r1)"),
+            (insn(0xdb, 2, 1, 0, 0xe1), "r1 = xchg_64(r2 + 0, r1)"),
+            (insn(0xc3, 1, 9, 8, 0xf1), "w0 = cmpxchg32_32(r1 + 8, w0, w9)"),
             (insn(0x37, 1, 0, 1, -3), "r1 s/= -3"),
             (insn(0xbf, 1, 2, 8, 0), "r1 = (s8)r2"),
             (insn(0xdc, 4, 0, 0, 16), "r4 = be16 r4"),
