@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use kit::cleanup::{Deferred, defer};
 use nix::unistd::geteuid;
 
 use super::limits::Cgroups;
@@ -128,7 +129,7 @@ impl Guard {
 
     fn run_closed(&self, task: &Task, mut plan: Plan, secret: Option<&[u8]>) -> anyhow::Result<Ran> {
         let name = format!("benchtop-{}-{}", std::process::id(), task.slot);
-        let cgroups = if self.cgroups { Cgroups::make(&name, &self.limits) } else { Cgroups::default() };
+        let cgroups = if self.cgroups { Cgroups::make(&name, &self.limits) } else { Cgroups::none() };
         plan.cgroups = cgroups.procs();
         plan.namespaces = self.kind == Kind::Closed;
         plan.landlock = self.kind == Kind::Ajar { landlock: true };
@@ -143,10 +144,10 @@ impl Guard {
             let group = view.devices.iter().find_map(|d| view::group_of(d)).unwrap_or(user);
             plan.user = Some((user, group));
         }
-        let scratch = tempfolder(task.slot, plan.user)?;
-        if !plan.namespaces {
-            plan.variables.insert("TMPDIR".into(), scratch.0.display().to_string());
-            view.write.push(scratch.0.clone());
+        let scratch = if plan.namespaces { None } else { Some(TempFolder::new(task.slot)?) };
+        if let Some(TempFolder { path, .. }) = &scratch {
+            plan.variables.insert("TMPDIR".into(), path.display().to_string());
+            view.write.push(path.clone());
         }
         if let Some((user, group)) = plan.user {
             for folder in &view.write {
@@ -202,22 +203,19 @@ fn has_users() -> bool {
     })
 }
 
-/// A folder that goes when this is dropped.
-struct TempFolder(PathBuf);
-
-fn tempfolder(slot: usize, user: Option<(u32, u32)>) -> anyhow::Result<TempFolder> {
-    let folder = std::env::temp_dir().join(format!("benchtop-{}-{slot}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    let folder = TempFolder(folder);
-    if let Some((user, group)) = user {
-        std::os::unix::fs::chown(&folder.0, Some(user), Some(group))?;
-    }
-    Ok(folder)
+/// A folder that goes when this is dropped, and on Ctrl-C.
+struct TempFolder {
+    path: PathBuf,
+    _undo: Deferred,
 }
 
-impl Drop for TempFolder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+impl TempFolder {
+    fn new(slot: usize) -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("benchtop-{}-{slot}", std::process::id()));
+        std::fs::create_dir_all(&path)?;
+        let gone = path.clone();
+        let undo = defer("a temporary folder", move || drop(std::fs::remove_dir_all(gone)));
+        Ok(Self { path, _undo: undo })
     }
 }
 

@@ -4,7 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use kit::cleanup::{Deferred, defer};
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 /// See setrlimit(2).
@@ -44,10 +47,11 @@ impl Limits {
     }
 }
 
-/// Cgroups of one program, removed when dropped.
-#[derive(Debug, Default)]
+/// Cgroups of one program, removed with all that is in them when dropped, and on Ctrl-C.
+#[derive(Debug)]
 pub(crate) struct Cgroups {
     folders: Vec<PathBuf>,
+    _undo: Option<Deferred>,
 }
 
 impl Cgroups {
@@ -59,16 +63,23 @@ impl Cgroups {
             ("/sys/fs/cgroup/pids", &[("pids.max", &processes)]),
             ("/sys/fs/cgroup", &[("memory.max", &memory), ("pids.max", &processes)]),
         ];
-        let mut made = Self::default();
+        let mut folders = Vec::new();
         for (hierarchy, settings) in wanted {
             let folder = Path::new(hierarchy).join(name);
             if !Path::new(hierarchy).join("cgroup.procs").exists() || fs::create_dir(&folder).is_err() {
                 continue;
             }
             let set = settings.iter().all(|(file, value)| fs::write(folder.join(file), value).is_ok());
-            if set { made.folders.push(folder) } else { drop(fs::remove_dir(folder)) }
+            if set { folders.push(folder) } else { remove(&folder) }
         }
-        made
+        let undo = folders.clone();
+        let undo = (!undo.is_empty()).then(|| defer("cgroups", move || undo.iter().for_each(|f| remove(f))));
+        Self { folders, _undo: undo }
+    }
+
+    /// None.
+    pub(crate) fn none() -> Self {
+        Self { folders: Vec::new(), _undo: None }
     }
 
     /// The files by which a process joins them.
@@ -77,16 +88,16 @@ impl Cgroups {
     }
 }
 
-impl Drop for Cgroups {
-    fn drop(&mut self) {
-        for folder in &self.folders {
-            // The last process may still be on its way out.
-            for _ in 0..100 {
-                if fs::remove_dir(folder).is_ok() {
-                    break;
-                }
-                std::thread::sleep(std::time::Duration::from_millis(2));
-            }
+/// Removes a cgroup; the last process may still be on its way out, or has to be sent there.
+fn remove(folder: &Path) {
+    for _ in 0..200 {
+        if fs::remove_dir(folder).is_ok() {
+            return;
         }
+        let inside = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        for pid in inside.lines().filter_map(|l| l.parse().ok()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
     }
 }
