@@ -109,13 +109,18 @@ fn place(failure: &Failure) -> &str {
 
 /// Property, expected, seen, where, what to try; or the panic's message, and what was about to hold.
 pub(crate) fn failure_lines(failure: &Failure) -> String {
-    let line = |name: &str, text: &str| match text {
-        "" => String::new(),
-        text => format!("        {name:9} {}\n", text.replace('\n', "\n                  ")),
+    // Values stay as they are; sentences are wrapped.
+    let line = |name: &str, text: &str| match (name, text) {
+        (_, "") => String::new(),
+        ("property:" | "try next:", text) => report::hanging(&format!("        {name} "), text),
+        (name, text) => format!("        {name:9} {}\n", text.replace('\n', "\n                  ")),
     };
     if failure.message.contains("property: ") && failure.message.contains("try next: ") {
-        let message: String = failure.message.lines().map(|l| format!("        {l}\n")).collect();
-        return message + &line("where:", place(failure));
+        let words = |l: &str| match l.split_at_checked(10) {
+            Some((name @ ("property: " | "try next: "), text)) => line(name.trim_end(), text),
+            _ => format!("        {l}\n"),
+        };
+        return failure.message.lines().map(words).collect::<String>() + &line("where:", place(failure));
     }
     line("property:", &failure.property)
         + &line("seen:", &failure.ended)

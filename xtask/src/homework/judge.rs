@@ -106,7 +106,19 @@ fn judge(ran: &Ran, secret: &[u8], built: &Built) -> Outcome {
         Ended::Exit(101) => String::new(),
         other => format!("the test {other}"),
     };
+    let message = shortened(&message);
     Outcome::Failed(Failure { ended, property: last("at "), next: last("next "), place, message })
+}
+
+/// Bytes of a message that a report has: enough to understand, and too few to fill a disk.
+const MESSAGE: usize = 4_000;
+
+/// The beginning of a long text.
+pub(crate) fn shortened(text: &str) -> String {
+    match text.char_indices().map(|(at, _)| at).find(|at| *at >= MESSAGE) {
+        Some(end) => format!("{}\n… and {} bytes more", &text[..end], text.len() - end),
+        None => text.to_owned(),
+    }
 }
 
 /// Place and message of the last panic in what a test wrote; without one, all that it wrote.

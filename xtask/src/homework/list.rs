@@ -33,7 +33,7 @@ pub(crate) fn list(options: &Options) -> anyhow::Result<u8> {
         }
     }
     text += &format!(
-        "{} exercises · cargo xtask homework check LAB EX · statements: labs/LAB/README.md\n",
+        "{} exercises · cargo xtask homework check LAB EX · stated in labs/LAB/README.md\n",
         exercises.len()
     );
     report::print(&text)?;

@@ -216,7 +216,7 @@ impl Grader {
         let graded = self.build_and_test(slot, number, exercise, work, seed);
         match graded {
             Ok(Ok(tests)) => nothing.with_tests(tests),
-            Ok(Err(refused)) => not_run(State::DoesNotCompile, refused),
+            Ok(Err(refused)) => not_run(State::DoesNotCompile, judge::shortened(&refused)),
             Err(e) => not_run(State::GraderFailed, format!("{e:#}")),
         }
     }
