@@ -305,7 +305,7 @@ impl Tracer {
     }
 
     /// Everything in a hash map.
-    pub(crate) fn hash<K: Pod + Ord, V: Pod>(&self, name: &str) -> Result<BTreeMap<K, V>, TraceError> {
+    pub fn hash<K: Pod + Ord, V: Pod>(&self, name: &str) -> Result<BTreeMap<K, V>, TraceError> {
         let map: aya::maps::HashMap<&MapData, K, V> = aya::maps::HashMap::try_from(self.map(name)?)?;
         let mut all = BTreeMap::new();
         for item in map.iter() {
