@@ -20,8 +20,8 @@ impl Array {
         u64::from_ne_bytes(self.0.borrow()[entry][..8].try_into().unwrap())
     }
 
-    pub fn bytes(&self, entry: usize) -> Vec<u8> {
-        self.0.borrow()[entry].clone()
+    pub fn put(&self, entry: usize, at: usize, byte: u8) {
+        self.0.borrow_mut()[entry][at] = byte;
     }
 
     /// The entries that are not all zeros, and their first eight bytes.
