@@ -13,8 +13,15 @@ use anyhow::Context as _;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-/// Bytes kept of each of a process's streams. What comes after is read and forgotten.
+/// Bytes kept of each of a process's streams. All others are read and forgotten.
 const KEPT: usize = 64 * 1024;
+
+/// Which of them: what a process writes says first what went wrong, what it tells ends with the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    First,
+    Last,
+}
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,9 +68,9 @@ pub(crate) fn run(mut command: Command, secret: Option<&[u8]>, limit: Duration) 
         // An error: it is gone already, which its end says.
         let _ = ours.write_all(secret);
     }
-    let stdout = keep(child.stdout.take().context("no stdout")?);
-    let stderr = keep(child.stderr.take().context("no stderr")?);
-    let told = keep(ours.try_clone()?);
+    let stdout = keep(child.stdout.take().context("no stdout")?, Keep::First);
+    let stderr = keep(child.stderr.take().context("no stderr")?, Keep::First);
+    let told = keep(ours.try_clone()?, Keep::Last);
     let ended = wait(&mut child, limit)?;
     // Whoever still holds a stream open after this is not of the group: do not wait for that one.
     let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
@@ -104,15 +111,17 @@ fn ended(status: ExitStatus) -> Ended {
 type Kept = (JoinHandle<()>, std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
 
 /// Reads a stream to its end, on a thread.
-fn keep(mut from: impl Read + Send + 'static) -> Kept {
+fn keep(mut from: impl Read + Send + 'static, which: Keep) -> Kept {
     let kept = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let mine = std::sync::Arc::clone(&kept);
     let reader = thread::spawn(move || {
         let mut buffer = [0; 8192];
         while let Ok(n @ 1..) = from.read(&mut buffer) {
             let Ok(mut kept) = mine.lock() else { return };
-            let room = KEPT.saturating_sub(kept.len());
-            kept.extend_from_slice(&buffer[..n.min(room)]);
+            let n = if which == Keep::Last { n } else { n.min(KEPT.saturating_sub(kept.len())) };
+            kept.extend_from_slice(&buffer[..n]);
+            let over = kept.len().saturating_sub(KEPT);
+            kept.drain(..over);
         }
     });
     (reader, kept)
@@ -147,6 +156,13 @@ mod tests {
     #[test]
     fn it_answers_by_standard_input() {
         assert_eq!(sh("read word; echo $word $word >&0", 60).told, b"secret secret\n");
+    }
+
+    #[test]
+    fn the_end_of_a_long_answer_is_kept() {
+        let ran = sh("{ yes | head -c 1000000; echo end; } >&0", 60);
+        assert_eq!((ran.ended, ran.told.len()), (Ended::Exit(0), KEPT));
+        assert!(ran.told.ends_with(b"y\nend\n"));
     }
 
     #[test]
