@@ -1,0 +1,100 @@
+//! Fails `no_stranger_is_hit`: services are signalled by number, also those that were reaped and whose number is a
+//! stranger's.
+
+use super::kernel::{End, Errno, Fd, Kernel, Ms, Pid, Signal};
+
+/// What to do about a service.
+#[derive(Debug, Clone, Copy)]
+pub struct Service {
+    /// How often it is started again after it failed: ended by a signal, or with an exit code other than 0.
+    pub restarts: u32,
+}
+
+/// A service and its process.
+struct Unit {
+    pidfd: Option<Fd>,
+    pid: Option<Pid>,
+    restarts: u32,
+    end: Option<End>,
+}
+
+/// Starts all services, and returns when all have ended for good.
+pub fn supervise(
+    kernel: &mut dyn Kernel,
+    services: &[Service],
+    grace: Ms,
+) -> Result<Vec<Option<End>>, Errno> {
+    // Blocked before there is anything to stop: whenever it comes from here on, it waits for us to read it.
+    kernel.block_term();
+    let term = kernel.term_fd()?;
+    let mut units: Vec<Unit> =
+        services.iter().map(|s| Unit { pidfd: None, pid: None, restarts: s.restarts, end: None }).collect();
+    let result = serve(kernel, term, &mut units, grace);
+    if result.is_err() {
+        end_all(kernel, &mut units);
+    }
+    kernel.close(term);
+    result.map(|()| units.iter().map(|u| u.end).collect())
+}
+
+fn serve(kernel: &mut dyn Kernel, term: Fd, units: &mut [Unit], grace: Ms) -> Result<(), Errno> {
+    for (i, unit) in units.iter_mut().enumerate() {
+        let (pid, pidfd) = kernel.spawn(i)?;
+        (unit.pid, unit.pidfd) = (Some(pid), Some(pidfd));
+    }
+    let mut stopping = false;
+    // A point in time, not a length: however often something else wakes us, it stays where it is.
+    let mut deadline: Option<Ms> = None;
+    loop {
+        let mut fds: Vec<Fd> = units.iter().filter_map(|u| u.pidfd).collect();
+        if fds.is_empty() {
+            return Ok(());
+        }
+        if !stopping {
+            fds.push(term);
+        }
+        let timeout = deadline.map(|at| at.saturating_sub(kernel.now()));
+        let ready = match kernel.poll(&fds, timeout) {
+            Err(Errno::Eintr) => Vec::new(),
+            other => other?,
+        };
+        if ready.contains(&term) {
+            kernel.read_term(term)?;
+            stopping = true;
+            deadline = Some(kernel.now() + grace);
+            signal_all(kernel, units, Signal::Term);
+        }
+        for (i, unit) in units.iter_mut().enumerate() {
+            let Some(pidfd) = unit.pidfd.filter(|fd| ready.contains(fd)) else { continue };
+            let Some(end) = kernel.reap(pidfd)? else { continue };
+            kernel.close(pidfd);
+            (unit.pidfd, unit.end) = (None, Some(end));
+            if !stopping && end != End::Exited(0) && unit.restarts > 0 {
+                unit.restarts -= 1;
+                let (pid, pidfd) = kernel.spawn(i)?;
+                (unit.pid, unit.pidfd) = (Some(pid), Some(pidfd));
+            }
+        }
+        if deadline.is_some_and(|at| at <= kernel.now()) {
+            signal_all(kernel, units, Signal::Kill);
+            deadline = None;
+        }
+    }
+}
+
+fn signal_all(kernel: &mut dyn Kernel, units: &[Unit], signal: Signal) {
+    for pid in units.iter().filter_map(|u| u.pid) {
+        let _ = kernel.kill(pid, signal);
+    }
+}
+
+/// Ends, reaps and closes, whatever the calls say.
+fn end_all(kernel: &mut dyn Kernel, units: &mut [Unit]) {
+    signal_all(kernel, units, Signal::Kill);
+    for pidfd in units.iter_mut().filter_map(|u| u.pidfd.take()) {
+        while let Ok(None) = kernel.reap(pidfd) {
+            let _ = kernel.poll(&[pidfd], None);
+        }
+        kernel.close(pidfd);
+    }
+}

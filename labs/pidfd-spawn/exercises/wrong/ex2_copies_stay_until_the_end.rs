@@ -1,0 +1,45 @@
+//! Fails `few_calls_and_few_numbers`: what was put aside is closed only when all is done, so each cycle needs a free
+//! number of its own.
+
+use super::table::{Errno, Table};
+
+/// One wish: the new program's `to` is what is open as `from` now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Move {
+    pub from: i32,
+    pub to: i32,
+}
+
+/// Gives every `to` what was open as its `from` when we were called, without FD_CLOEXEC.
+pub fn remap(table: &mut dyn Table, moves: &[Move]) -> Result<(), Errno> {
+    let (mut left, stay): (Vec<Move>, Vec<Move>) = moves.iter().partition(|m| m.from != m.to);
+    for m in stay {
+        // dup2 of a number onto itself does nothing, and leaves the flag.
+        table.clear_cloexec(m.to)?;
+    }
+    let mut aside = Vec::new();
+    let result = all(table, &mut left, &mut aside);
+    for fd in aside {
+        let _ = table.close(fd);
+    }
+    result
+}
+
+/// Does all moves. `aside` is what is open for a while.
+fn all(table: &mut dyn Table, left: &mut Vec<Move>, aside: &mut Vec<i32>) -> Result<(), Errno> {
+    while !left.is_empty() {
+        // Free: nobody still reads the number that this move overwrites.
+        let free = left.iter().position(|m| left.iter().all(|other| other.from != m.to));
+        if let Some(i) = free {
+            let m = left.swap_remove(i);
+            table.dup2(m.from, m.to)?;
+        } else {
+            // Only cycles are left, in which each number is read once. The first reads a copy: its number is free then.
+            // The copy is in nobody's way: it gets a number that is not open, and all that are still to be written are.
+            let copy = table.dup_above(left[0].from, 0)?;
+            aside.push(copy);
+            left[0].from = copy;
+        }
+    }
+    Ok(())
+}
