@@ -38,3 +38,21 @@ inline void histogram_add(struct histogram *h, u64 value)
 		h->max = value;
 	h->buckets[bucket]++;
 }
+
+/* The same where several CPUs may add to one histogram at a time. */
+inline void histogram_add_shared(struct histogram *h, u64 value)
+{
+	u32 bucket = bucket_of(value);
+	u64 max;
+
+	if (bucket >= BUCKETS)
+		bucket = BUCKETS - 1;
+	__sync_fetch_and_add(&h->sum, value);
+	__sync_fetch_and_add(&h->buckets[bucket], 1);
+	/* Another CPU may come in between, but not for ever. */
+	for (int i = 0; i < 16; i++) {
+		max = h->max;
+		if (value <= max || __sync_val_compare_and_swap(&h->max, max, value) == max)
+			break;
+	}
+}

@@ -1,4 +1,5 @@
 /* Counts system calls where they return: only then is it known how they went. */
+#include "comms.h"
 #include "follow.h"
 #include "histogram.h"
 
@@ -66,26 +67,6 @@ struct {
 	__type(key, u32);
 	__type(value, u64);
 } begun SEC(".maps");
-
-struct name {
-	char comm[16];
-};
-
-/* The names of processes that have been seen, for those that are gone when the table is shown. */
-struct {
-	__uint(type, HASH);
-	__uint(max_entries, 16384);
-	__type(key, u32);
-	__type(value, struct name);
-} comms SEC(".maps");
-
-inline void remember_name(struct task_struct *task, u32 id)
-{
-	struct name name;
-
-	bpf_probe_read_kernel(&name, sizeof(name), task->comm);
-	bpf_map_update_elem(&comms, &id, &name, BPF_ANY);
-}
 
 inline int on_exit(struct task_struct *task, u32 nr, s64 ret)
 {

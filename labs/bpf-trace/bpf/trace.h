@@ -22,7 +22,7 @@ char LICENSE[] SEC("license") = "GPL";
 #define __uint(name, value) int (*name)[value]
 #define __type(name, type) type *name
 enum { HASH = 1, ARRAY = 2, PERCPU_HASH = 5, PERCPU_ARRAY = 6, STACK_TRACE = 7, RINGBUF = 27, TASK_STORAGE = 29 };
-enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_F_NO_PREALLOC = 1, BPF_LOCAL_STORAGE_GET_F_CREATE = 1 };
+enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_F_NO_PREALLOC = 1, BPF_F_USER_STACK = 256, BPF_LOCAL_STORAGE_GET_F_CREATE = 1 };
 
 /* Helpers, by number: enum bpf_func_id in include/uapi/linux/bpf.h. */
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
@@ -33,6 +33,7 @@ static u64 (*bpf_get_current_pid_tgid)(void) = (void *)14;
 static u64 (*bpf_get_current_uid_gid)(void) = (void *)15;
 static long (*bpf_get_current_comm)(void *buf, u32 size) = (void *)16;
 static long (*bpf_get_stackid)(void *ctx, void *map, u64 flags) = (void *)27;
+static long (*bpf_get_stack)(void *ctx, void *buf, u32 size, u64 flags) = (void *)67;
 static u64 (*bpf_get_current_cgroup_id)(void) = (void *)80;
 static long (*bpf_probe_read_user)(void *to, u32 size, const void *from) = (void *)112;
 static long (*bpf_probe_read_kernel)(void *to, u32 size, const void *from) = (void *)113;
@@ -92,12 +93,36 @@ struct task_struct {
 	s32 exit_code;
 	struct task_struct *real_parent, *group_leader;
 	struct pid *thread_pid;
-	struct mm_struct *mm;
+	struct mm_struct *mm; /* none: a thread of the kernel */
 	struct files_struct *files;
 	struct fs_struct *fs;
 	u64 start_time; /* ns, CLOCK_MONOTONIC */
 	struct signal_struct *signal;
 	char comm[16];
+	s32 on_cpu;
+	u32 __state;
+	const struct cred *cred;
+	struct css_set *cgroups;
+} CORE;
+
+typedef struct {
+	u32 val;
+} kuid_t;
+
+struct cred {
+	kuid_t uid;
+} CORE;
+
+struct kernfs_node {
+	u64 id;
+} CORE;
+
+struct cgroup {
+	struct kernfs_node *kn;
+} CORE;
+
+struct css_set {
+	struct cgroup *dfl_cgrp; /* of version 2 */
 } CORE;
 
 /* The filter. Set before the program is loaded: .rodata is frozen then, so the verifier knows the values and drops
@@ -129,7 +154,7 @@ struct {
 } lost;
 #define LOSE(reason) __sync_fetch_and_add(&lost.reason, 1)
 
-/* Whether the current task is one to be traced. */
+/* Whether a task is one to be traced: the current one, or that which the scheduler is about to wake or to run. */
 inline int wanted(struct task_struct *task)
 {
 	u32 tgid = task->tgid;
@@ -140,13 +165,13 @@ inline int wanted(struct task_struct *task)
 		return 0;
 	if (only_tid && (u32)task->pid != only_tid)
 		return 0;
-	if (by_uid && (u32)bpf_get_current_uid_gid() != only_uid)
+	if (by_uid && task->cred->uid.val != only_uid)
 		return 0;
-	if (only_cgroup && bpf_get_current_cgroup_id() != only_cgroup)
+	if (only_cgroup && task->cgroups->dfl_cgrp->kn->id != only_cgroup)
 		return 0;
 	if (by_comm) {
 		char comm[16];
-		bpf_get_current_comm(comm, sizeof(comm));
+		bpf_probe_read_kernel(comm, sizeof(comm), task->comm);
 		for (int i = 0; i < 16; i++) {
 			if (comm[i] != only_comm[i])
 				return 0;

@@ -23,6 +23,14 @@ pub enum View {
     Open,
     /// How often a function in user space is called, and how long it takes: uprobe BIN:SYMBOL
     Uprobe,
+    /// Where threads are off the CPU, how long, and why
+    Offcpu,
+    /// What the CPUs are doing: sampled stacks, as a flame graph
+    Profile,
+    /// How long tasks that can run wait for a CPU
+    Runq,
+    /// How long the kernel works on interrupts after they have returned
+    Softirq,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -81,12 +89,24 @@ pub struct Options {
     /// Only what took at least so long: 10ms, 500us
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = "What to trace")]
     pub slower: Option<Duration>,
-    /// syscalls: count by
+    /// offcpu: only what took at most so long
+    #[arg(long, value_name = "TIME", value_parser = time, help_heading = "What to trace")]
+    pub faster: Option<Duration>,
+    /// syscalls: count by; runq: process or thread
     #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
     by: Group,
     /// syscalls: time them, too
     #[arg(short = 'L', long)]
     pub latency: bool,
+    /// profile: samples a second on each CPU
+    #[arg(long, value_name = "HZ", default_value_t = 99, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub frequency: u64,
+    /// profile, offcpu: write the stacks there, in the folded form that flame graph programs read
+    #[arg(long, value_name = "FILE")]
+    pub folded: Option<PathBuf>,
+    /// profile, offcpu: write the flame graph there
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
     /// How long, in seconds; 0: until Ctrl-C  [default: 5, or until COMMAND ends]
     #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
     duration: Option<Duration>,
@@ -189,6 +209,21 @@ impl Options {
         !self.command.is_empty() || self.lab.is_some()
     }
 
+    /// For views that are about CPUs and not about tasks.
+    pub fn no_filter(&self, view: &str, why: &str) -> Result<(), Usage> {
+        let given = [
+            ("--pid", self.pid.is_some()),
+            ("--tid", self.tid.is_some()),
+            ("--uid", self.uid.is_some()),
+            ("--comm", self.comm.is_some()),
+            ("--cgroup", self.cgroup.is_some()),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            Some((option, _)) => Err(Usage(format!("{view} has no {option}: {why}"))),
+            None => Ok(()),
+        }
+    }
+
     /// How long; `None`: until something else ends it.
     pub fn duration(&self, quick: bool) -> Option<Duration> {
         match self.duration {
@@ -205,6 +240,15 @@ impl Options {
             Attach::RawTp => Means::RawTp,
             Attach::Tracepoint => Means::Tracepoint,
         })
+    }
+
+    /// For views that know processes and threads only: whether it is threads.
+    pub fn by_thread(&self, view: &str) -> Result<bool, Usage> {
+        match self.by {
+            Group::Process => Ok(false),
+            Group::Thread => Ok(true),
+            Group::Syscall => Err(Usage(format!("{view}: --by process or --by thread"))),
+        }
     }
 
     pub fn by(&self) -> By {

@@ -7,7 +7,12 @@ mod show_exec;
 mod show_gallery;
 mod show_inside;
 mod show_lesson;
+mod show_offcpu;
 mod show_open;
+mod show_profile;
+mod show_runq;
+mod show_softirq;
+mod show_stacks;
 mod show_syscalls;
 mod show_uprobe;
 
@@ -35,5 +40,9 @@ fn run(s: &mut Session, o: &Options) -> anyhow::Result<()> {
         Some(View::Exec) => show_exec::show(s, o),
         Some(View::Open) => show_open::show(s, o),
         None | Some(View::Syscalls) => show_syscalls::show(s, o),
+        Some(View::Offcpu) => show_offcpu::show(s, o),
+        Some(View::Profile) => show_profile::show(s, o),
+        Some(View::Runq) => show_runq::show(s, o),
+        Some(View::Softirq) => show_softirq::show(s, o),
     }
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bpf_trace::command::{Running, Wait, Wake};
 use bpf_trace::cost::Meter;
+use bpf_trace::histogram::Histogram;
 use bpf_trace::json::quoted;
 use bpf_trace::{TraceError, Tracer};
 use kit::stats::figure;
-use kit::{Interrupted, Session, Table};
+use kit::{Bars, Interrupted, Session, Table};
 
 use crate::args::Options;
 
@@ -134,6 +135,13 @@ pub fn path(path: &[u8]) -> String {
 pub fn now() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
     now.map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64)
+}
+
+/// A histogram of nanoseconds, a bar for each power of two.
+pub fn bars(title: &str, unit: &str, histogram: &Histogram) -> Bars {
+    histogram.powers().into_iter().fold(Bars::new(title, unit).with_share(), |bars, (from, n)| {
+        bars.bar(format!("{} up", time(from)), n as f64, "")
+    })
 }
 
 /// Nanoseconds as people read them.

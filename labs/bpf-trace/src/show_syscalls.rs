@@ -4,7 +4,7 @@ use bpf_trace::names;
 use bpf_trace::syscalls::{self, By, HERE, Row, Syscalls};
 use bpf_trace::{TraceError, Tracer};
 use kit::stats::figure;
-use kit::{Bars, Session, Table};
+use kit::{Session, Table};
 
 use crate::args::Options;
 use crate::show::{self, View, time};
@@ -101,11 +101,7 @@ impl View for Shown<'_> {
         if self.timed() {
             let mut all = bpf_trace::histogram::Histogram::default();
             rows.iter().for_each(|r| all.add(&r.latency));
-            let bars =
-                all.powers().into_iter().fold(Bars::new("how long they took", "calls"), |bars, (from, n)| {
-                    bars.bar(format!("{} up", time(from)), n as f64, "")
-                });
-            s.bars(bars);
+            s.bars(show::bars("how long they took", "calls", &all));
         }
         s.metric("failed", "1", rows.iter().map(|r| r.failed).sum::<u64>() as f64);
         Ok(calls)

@@ -1,7 +1,8 @@
 //! Loads an object, attaches its programs, and keeps them: the way from C to a running kernel.
 //!
-//! A hook is the name of a tracepoint. An object may hold up to three programs for one, called `sys_exit`,
-//! `raw_sys_exit` and `tp_sys_exit`; the first that this kernel takes is attached (see `bpf/trace.h`).
+//! A hook is the name of a tracepoint. An object may hold several programs for one, called `sys_exit`, `old_sys_exit`
+//! (for a kernel whose tracepoint has fewer arguments), `raw_sys_exit` and `tp_sys_exit`; the first that this kernel
+//! takes is attached (see `bpf/trace.h`).
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -9,7 +10,7 @@ use std::fmt;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 
-use aya::maps::{Array, Map, MapData, PerCpuHashMap};
+use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuHashMap};
 use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Pod};
 use kit::SysError;
@@ -194,7 +195,9 @@ impl Tracer {
     /// Attaches the first of the hook's programs that this kernel takes.
     fn hook(&mut self, hook: &str, only: Option<Means>) -> Result<(), TraceError> {
         let mut tried: Vec<(Means, SysError)> = Vec::new();
-        for (means, prefix) in [(Means::TpBtf, ""), (Means::RawTp, "raw_"), (Means::Tracepoint, "tp_")] {
+        for (means, prefix) in
+            [(Means::TpBtf, ""), (Means::TpBtf, "old_"), (Means::RawTp, "raw_"), (Means::Tracepoint, "tp_")]
+        {
             if only.is_some_and(|m| m != means) {
                 continue;
             }
@@ -264,6 +267,25 @@ impl Tracer {
         bpf::wait_for_runs();
     }
 
+    /// Has the kernel call the program `name` once for each thread there is. Linux 5.8.
+    pub(crate) fn sweep(&mut self, name: &str) -> Result<(), TraceError> {
+        let Program::Iter(program) = self.program_mut(name)? else {
+            return Err(TraceError::Object(format!("{name} is no iterator")));
+        };
+        if program.fd().is_err() {
+            program.load("task", kernel_btf()?)?;
+        }
+        let link = program.attach()?;
+        let link = program.take_link(link)?;
+        // The program runs while its output is read, of which there is none.
+        let mut output = link.into_file().map_err(|e| {
+            let call = "bpf(BPF_ITER_CREATE)";
+            sys_error(call, &e).unwrap_or_else(|| SysError::new(call, 0).with_detail(e.to_string()))
+        })?;
+        let read = std::io::copy(&mut output, &mut std::io::sink());
+        read.map(drop).map_err(|e| SysError::io("read(BPF_ITER_CREATE)")(e).into())
+    }
+
     /// What is attached, in the order of the plan.
     pub fn attached(&self) -> &[Attached] {
         &self.attached
@@ -285,7 +307,7 @@ impl Tracer {
         self.ebpf.maps().filter_map(|(name, map)| Some((name, map_data(map)?.fd().as_fd()))).collect()
     }
 
-    fn map(&self, name: &str) -> Result<&Map, TraceError> {
+    pub(crate) fn map(&self, name: &str) -> Result<&Map, TraceError> {
         self.ebpf.map(name).ok_or_else(|| TraceError::Object(format!("no map {name}")))
     }
 
@@ -313,6 +335,21 @@ impl Tracer {
             all.insert(key, value);
         }
         Ok(all)
+    }
+
+    /// Everything in an array, added up over the CPUs if it has a copy for each of them.
+    pub(crate) fn array<V: Pod, J>(
+        &self,
+        name: &str,
+        mut join: impl FnMut(&[V]) -> J,
+    ) -> Result<Vec<J>, TraceError> {
+        let map = self.map(name)?;
+        if let Map::PerCpuArray(_) = map {
+            let map: PerCpuArray<&MapData, V> = PerCpuArray::try_from(map)?;
+            return map.iter().map(|values| Ok(join(&values?))).collect();
+        }
+        let map: Array<&MapData, V> = Array::try_from(map)?;
+        map.iter().map(|value| Ok(join(&[value?]))).collect()
     }
 
     /// The ring buffer `name`, taken out.

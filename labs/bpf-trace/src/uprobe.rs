@@ -7,8 +7,8 @@ use aya::programs::Program;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeScope};
 
 use crate::filter::Filter;
-use crate::histogram::{self, Histogram};
-use crate::ring::{Record, text};
+use crate::histogram::Histogram;
+use crate::ring::text;
 use crate::syscalls::By;
 use crate::target::Target;
 use crate::tracer::{Means, Plan, TraceError, Tracer, refused};
@@ -102,7 +102,7 @@ impl Uprobe {
         let t = &self.tracer;
         let sum = |copies: &[[u64; 2]]| copies.iter().fold([0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]);
         let calls: BTreeMap<u32, [u64; 2]> = t.per_cpu("calls", sum)?;
-        let mut latencies: BTreeMap<u32, Histogram> = t.per_cpu("latencies", joined)?;
+        let mut latencies: BTreeMap<u32, Histogram> = t.per_cpu("latencies", Histogram::joined)?;
         let comms: BTreeMap<u32, [u8; 16]> = t.hash("comms")?;
         let row = |(id, [calls, untimed]): (u32, [u64; 2])| Row {
             id,
@@ -115,14 +115,6 @@ impl Uprobe {
         rows.sort_by_key(|r| (std::cmp::Reverse(r.calls), r.id));
         Ok(rows)
     }
-}
-
-/// The copies of all CPUs as one.
-fn joined(copies: &[[u8; histogram::SIZE]]) -> Histogram {
-    copies.iter().fold(Histogram::default(), |mut all, copy| {
-        all.add(&Histogram::read(&mut Record(copy)));
-        all
-    })
 }
 
 fn attach(tracer: &mut Tracer, name: &str, target: &Target, pid: Option<u32>) -> Result<(), TraceError> {
