@@ -119,28 +119,29 @@ fn bpftrace_finds_the_same_function() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }
     let folder = tempfile::tempdir().unwrap();
-    let Some(program) = Program::start(folder.path(), &[]) else {
+    let Some(mut program) = Program::start(folder.path(), &[]) else {
         kit::skip!("cc", "no C compiler");
     };
-    let script = format!("profile:hz:199 /pid == {}/ {{ @[ustack(1)] = count(); }}", program.child.id());
+    let script = format!(
+        "profile:hz:199 /pid == {}/ {{ @[ustack(1)] = count(); @n++; if (@n == 50) {{ exit(); }} }}",
+        program.child.id()
+    );
     let other =
         Command::new("bpftrace").args(["-e", &script]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
     let Ok(mut other) = other else {
         kit::skip!("bpftrace", "it is not installed");
     };
-    let mut out = BufReader::new(other.stdout.take().unwrap());
+    // It works until bpftrace has seen enough of it.
+    while other.try_wait().unwrap().is_none() {
+        program.tell("wd");
+        program.hear();
+    }
     let mut said = String::new();
-    // "Attaching 1 probe...", and then it needs a moment that nothing tells the end of: the work is longer.
-    out.read_line(&mut said).unwrap();
-    let (stacks, _, program) = sampled(program, 199);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(other.id() as i32), nix::sys::signal::Signal::SIGINT)
-        .unwrap();
-    std::io::Read::read_to_string(&mut out, &mut said).unwrap();
-    other.wait().unwrap();
-    drop(program);
+    std::io::Read::read_to_string(&mut other.stdout.take().unwrap(), &mut said).unwrap();
     if !said.contains("@[") {
         kit::skip!("bpftrace", "it took no sample here: {said}");
     }
+    let (stacks, ..) = sampled(program, 199);
     // Its counts: lines of a function and its offset, then "]: 12".
     let mut theirs = std::collections::BTreeMap::<&str, u64>::new();
     let mut at = "";
