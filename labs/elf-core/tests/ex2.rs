@@ -10,7 +10,7 @@ mod exercise;
 mod cfi;
 mod common;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -302,18 +302,14 @@ fn threads_of_a_snapshot() {
             .modules
             .iter()
             .filter_map(|m| {
-                let (address, bytes) = m.elf.as_ref().ok()?.section(".eh_frame")?;
-                Some((m.range, m.bias, address, bytes))
+                let elf = m.elf.as_ref().ok()?;
+                Some((m.range, m.bias, elf.section(".eh_frame")?, elf.section(".eh_frame_hdr")?))
             })
             .collect();
-        let find = |ip: u64| {
-            let (_, bias, address, bytes) = tables.iter().find(|t| (t.0.0..t.0.1).contains(&ip))?;
-            cfi::function_at(*address, bytes, ip.wrapping_sub(*bias))
-        };
-        // Threads that wait for the same stand at the same places, and gimli looks through all functions.
-        let found = RefCell::new(BTreeMap::new());
         let row_of = |ip: u64| {
-            let (program, target) = (*found.borrow_mut().entry(ip).or_insert_with(|| find(ip)))?;
+            let (_, bias, table, hdr) = tables.iter().find(|t| (t.0.0..t.0.1).contains(&ip))?;
+            let at = ip.wrapping_sub(*bias);
+            let (program, target) = cfi::function_at((table.0, &table.1), (hdr.0, &hdr.1), at)?;
             row(program, target)
         };
         let mut compared = 0;

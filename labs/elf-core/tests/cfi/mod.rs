@@ -1,8 +1,8 @@
 //! `.eh_frame` as gimli reads it, cut down to what an exercise is about.
 
 use gimli::{
-    BaseAddresses, CallFrameInstruction as Op, CfaRule, EhFrame, EhFrameOffset, EndianSlice,
-    FrameDescriptionEntry, LittleEndian, Register, RegisterRule, UnwindContext, UnwindSection as _,
+    BaseAddresses, CallFrameInstruction as Op, CfaRule, EhFrame, EhFrameHdr, EhFrameOffset, EndianSlice,
+    FrameDescriptionEntry, LittleEndian, Pointer, Register, RegisterRule, UnwindContext, UnwindSection as _,
 };
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
@@ -38,11 +38,19 @@ pub fn functions(address: u64, bytes: &[u8]) -> Vec<Function<'_>> {
     found
 }
 
-/// The program of the function at `at`, and how far into it that is.
-pub fn function_at(address: u64, bytes: &[u8], at: u64) -> Option<(&[u8], u64)> {
+/// The program of the function at `at`, and how far into it that is; by the table in `.eh_frame_hdr`.
+pub fn function_at<'a>(
+    (address, bytes): (u64, &'a [u8]),
+    (hdr_address, hdr): (u64, &[u8]),
+    at: u64,
+) -> Option<(&'a [u8], u64)> {
     let (section, bases) = open(address, bytes);
-    let fde = section.fde_for_address(&bases, at, EhFrame::cie_from_offset).ok()?;
-    starts_as_usual(&section, &bases, &fde).then_some(())?;
+    let bases = bases.set_eh_frame_hdr(hdr_address);
+    let hdr = EhFrameHdr::new(hdr, LittleEndian).parse(&bases, 8).ok()?;
+    let Ok(Pointer::Direct(found)) = hdr.table()?.lookup(at, &bases) else { return None };
+    let offset = EhFrameOffset(usize::try_from(found.checked_sub(address)?).ok()?);
+    let fde = section.fde_from_offset(&bases, offset, EhFrame::cie_from_offset).ok()?;
+    (fde.contains(at) && starts_as_usual(&section, &bases, &fde)).then_some(())?;
     Some((program(bytes, fde.offset())?, at - fde.initial_address()))
 }
 
