@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use exercise::serve;
-use kit::spec::property;
+use kit::spec::{Property, property};
 use kit::stats::SplitMix;
 use links::Act::{self, Abort, Await, AwaitClose, Deaf, Fin, Later, Send, Sleep, Vanish};
 use links::sys::Real;
@@ -42,12 +42,14 @@ fn served(habits: Habits, plans: Vec<Vec<Act>>) -> Fake {
     ring
 }
 
+/// Named before anything is served: what a crash breaks, too.
+fn whole() -> Property {
+    property("what a client sends comes back to it, whole and in order", "which bytes are still to be sent?")
+}
+
 /// What the clients sent has come back to them.
 fn all_is_back(ring: &Fake) {
-    let back = property(
-        "what a client sends comes back to it, whole and in order",
-        "which bytes are still to be sent?",
-    );
+    let back = whole();
     for (at, client) in ring.clients.iter().enumerate() {
         back.holds(
             client.sent == client.received,
@@ -61,6 +63,7 @@ fn all_is_back(ring: &Fake) {
 #[ignore = "exercise: edit labs/echo/exercises/ex3.rs"]
 fn echoes_come_back() {
     kit::spec::run(|| {
+        let _ = whole();
         let mut random = SplitMix(kit::spec::seed());
         let mut draw = |most: u64| (random.next_u64() % most) as usize;
         for sends in [usize::MAX, 1000, 7] {
@@ -187,6 +190,7 @@ fn everything_is_closed() {
 #[ignore = "exercise: edit labs/echo/exercises/ex3.rs"]
 fn calls_are_shared() {
     kit::spec::run(|| {
+        let _ = whole();
         let next = "how much can be pushed between two enters?";
         let one = served(PLAIN, vec![asks(100, 64)]);
         property("a single client's request costs two enters", next).holds(
