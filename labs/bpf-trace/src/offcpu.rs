@@ -212,8 +212,8 @@ impl Offcpu {
         }
         if let Some(stack) = self.stacks.get(&parts.kernel) {
             let mut in_kernel = kernel_frames(kernel, stack);
-            // The innermost are the tracer's own.
-            while in_kernel.last().is_some_and(|f| is_tracing(&f.name)) {
+            // The innermost are the tracer's own and the scheduler's: the same in all stacks.
+            while in_kernel.len() > 1 && in_kernel.last().is_some_and(|f| is_switching(&f.name)) {
                 in_kernel.pop();
             }
             frames.extend(in_kernel);
@@ -228,8 +228,10 @@ impl Offcpu {
     }
 }
 
-fn is_tracing(name: &str) -> bool {
-    ["bpf_", "__bpf_", "__traceiter_", "__probestub_"].iter().any(|p| name.starts_with(p))
+fn is_switching(name: &str) -> bool {
+    let tracer = ["bpf_", "__bpf_", "__traceiter_", "__probestub_"];
+    let scheduler = ["__schedule", "schedule", "preempt_schedule", "io_schedule", "__cond_resched"];
+    tracer.iter().chain(&scheduler).any(|p| name.starts_with(p))
 }
 
 /// What is to be known about the times.

@@ -33,6 +33,12 @@ pub trait View {
     /// What there is so far, for the screen; `None`: its events are told as they come.
     fn so_far(&mut self) -> Result<Option<Table>, TraceError>;
 
+    /// Ends the trace; what is under way at this moment, a view may take in as it is now.
+    fn stop(&mut self) -> Result<(), TraceError> {
+        self.tracer().stop();
+        Ok(())
+    }
+
     /// Tells the result; how many events it is made of.
     fn result(&mut self, s: &mut Session) -> anyhow::Result<u64>;
 }
@@ -72,7 +78,7 @@ pub fn watch(s: &mut Session, o: &Options, view: &mut dyn View) -> anyhow::Resul
             Wake::Interrupted => break true,
         }
     };
-    view.tracer().stop();
+    view.stop()?;
     view.take(s)?;
     let events = view.result(s)?;
     if let Some(command) = &command {

@@ -78,8 +78,12 @@ impl View for Shown<'_> {
         Ok(Some(self.table(&rows)))
     }
 
+    fn stop(&mut self) -> Result<(), TraceError> {
+        self.view.tracer().stop();
+        self.view.sweep()
+    }
+
     fn result(&mut self, s: &mut Session) -> anyhow::Result<u64> {
-        self.view.sweep()?;
         let kernel = Kallsyms::read();
         let rows = self.view.read(Some(&kernel))?;
         let count: u64 = rows.iter().map(|r| r.count).sum();
@@ -89,7 +93,8 @@ impl View for Shown<'_> {
         }
         s.table(self.table(&rows));
         let all = offcpu::stacks(&rows);
-        let told = Told { title: "where threads were off the CPU", root: "all", say: &time, unit: 1000 };
+        let (title, root, column) = ("where threads were off the CPU", "all", "time");
+        let told = Told { title, root, say: &time, column, cell: &time, unit: 1000 };
         show_stacks::tell(s, self.options, &mut self.files, &told, &all)?;
         if let Some(first) = rows.first() {
             s.say(format!(

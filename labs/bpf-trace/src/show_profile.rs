@@ -64,7 +64,9 @@ impl View for Shown<'_> {
         let kernel = Kallsyms::read();
         let all = self.view.stacks(&kernel, None);
         let say = |n: u64| format!("{n} sample{}", if n == 1 { "" } else { "s" });
-        let told = Told { title: "where CPU time went", root: "all", say: &say, unit: 1 };
+        let cell = |n: u64| n.to_string();
+        let (title, root, column) = ("where CPU time went", "all", "samples");
+        let told = Told { title, root, say: &say, column, cell: &cell, unit: 1 };
         show_stacks::tell(s, self.options, &mut self.files, &told, &all)?;
         let leaves = bpf_trace::stacks::leaves(&all);
         let first = leaves.first().map_or_else(String::new, |(frame, n)| {

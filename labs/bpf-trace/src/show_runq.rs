@@ -60,8 +60,12 @@ impl View for Shown<'_> {
         Ok(Some(self.table(&rows)))
     }
 
+    fn stop(&mut self) -> Result<(), TraceError> {
+        self.view.tracer().stop();
+        self.view.sweep()
+    }
+
     fn result(&mut self, s: &mut Session) -> anyhow::Result<u64> {
-        self.view.sweep()?;
         let Notes { unfinished, unseen } = self.view.notes()?;
         let rows = self.view.read()?;
         let mut all = Histogram::default();

@@ -39,6 +39,9 @@ pub struct Told<'a> {
     pub root: &'a str,
     /// A weight in words.
     pub say: &'a dyn Fn(u64) -> String,
+    /// The head of the weights' column, and one in it.
+    pub column: &'a str,
+    pub cell: &'a dyn Fn(u64) -> String,
     /// What a weight is divided by in the folded form.
     pub unit: u64,
 }
@@ -52,15 +55,15 @@ pub fn tell(
     all: &[Stack],
 ) -> anyhow::Result<()> {
     let sum: u64 = all.iter().map(|s| s.weight).sum();
-    let mut table = Table::new(["share", "", "function", "of"]).right([0, 1]);
+    let mut table = Table::new(["%", told.column, "function", "of"]).right([0, 1]);
     for (frame, weight) in stacks::leaves(all).into_iter().take(o.top) {
         let of = match frame.kind {
             Kind::Kernel => "kernel",
             Kind::User => "program",
             _ => "no name",
         };
-        let share = 100.0 * weight as f64 / sum.max(1) as f64;
-        table.push([format!("{share:.1} %"), (told.say)(weight), stacks::one_line(&frame.name), of.into()]);
+        let share = format!("{:.1}", 100.0 * weight as f64 / sum.max(1) as f64);
+        table.push([share, (told.cell)(weight), stacks::one_line(&frame.name), of.into()]);
     }
     s.table(table);
     let mut drawing = Drawing { title: told.title, root: told.root, say: told.say, alone: false };

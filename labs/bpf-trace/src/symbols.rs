@@ -1,13 +1,15 @@
 //! Addresses of user stacks as names of functions.
 //!
 //! An address means something only together with the process's map of its memory, and that is gone when the process
-//! is. So it is read as soon as an address is seen that is not in what is known of the process, and so are the tables
-//! of the files in it: through /proc/PID/map_files, which leads to the file itself, be it in a container or deleted.
+//! is. So it is read as soon as an address is seen that is not in what is known of the process, and the files in it
+//! are opened: through /proc/PID/map_files, which leads to the file itself, be it in a container or deleted. Their
+//! tables are read when names are asked for, which may take a while, but nobody is being traced then.
 //!
 //! Stacks are those that frame pointers give. A function compiled without them hides its caller (GCC leaves them out
 //! of small functions that call nobody, whatever it is told), and one that keeps something else in that register
 //! ends the stack.
 
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -24,6 +26,9 @@ pub const HERE: kit::Place = kit::here!();
 /// A process with an address that is not in its map is not asked again at once: a broken stack has many of them. Each
 /// time that nothing new is found, the next question waits twice as long.
 const AGAIN: Duration = Duration::from_millis(20);
+
+/// So many files are kept open, far less than a process may have.
+const OPEN: usize = 400;
 
 /// A program that a process runs: the process's PID, and the address of the kernel's account of its memory, which is
 /// another one after exec.
@@ -67,10 +72,31 @@ impl Mapping {
 struct Module {
     /// As it is shown: without folders.
     name: String,
+    /// The file, until its tables have been read.
+    file: RefCell<Option<File>>,
     /// `None`: it is in no file, or it cannot be read.
-    symbols: Option<ElfSymbols>,
+    symbols: OnceCell<Option<ElfSymbols>>,
     /// Memory that is in no file: written by the program itself.
     made: bool,
+}
+
+impl Module {
+    fn of_file(name: String, file: Option<File>) -> Self {
+        Self { name, file: RefCell::new(file), symbols: OnceCell::new(), made: false }
+    }
+
+    fn in_memory(name: String, symbols: Option<ElfSymbols>) -> Self {
+        let made = symbols.is_none();
+        Self { name, file: RefCell::default(), symbols: OnceCell::from(symbols), made }
+    }
+
+    fn symbols(&self) -> Option<&ElfSymbols> {
+        let read = || {
+            let file = self.file.take()?;
+            ElfSymbols::read(&file).map(with_debug_file)
+        };
+        self.symbols.get_or_init(read).as_ref()
+    }
 }
 
 /// A mapping, and its file once an address in it has been seen: only such files are worth reading.
@@ -126,7 +152,7 @@ impl Symbols {
             return Frame::new(module.name.clone(), Kind::Nameless);
         }
         let offset = at - mapping.start + mapping.offset;
-        let Some(symbols) = &module.symbols else {
+        let Some(symbols) = module.symbols() else {
             return Frame::new(format!("{}+{offset:#x}", module.name), Kind::Nameless);
         };
         let address = symbols.address(offset).unwrap_or(offset);
@@ -139,9 +165,9 @@ impl Symbols {
 
     fn module(&mut self, pid: u32, mapping: &Mapping) -> Rc<Module> {
         if mapping.path == "[vdso]" {
-            let module = self.vdso.get_or_insert_with(|| {
-                Rc::new(Module { name: "[vdso]".into(), symbols: vdso(pid, mapping), made: false })
-            });
+            let module = self
+                .vdso
+                .get_or_insert_with(|| Rc::new(Module::in_memory("[vdso]".into(), vdso(pid, mapping))));
             return module.clone();
         }
         if mapping.file.1 == 0 {
@@ -149,7 +175,7 @@ impl Symbols {
                 "" => "[code made at run time]".into(),
                 other => other.to_owned(),
             };
-            return Rc::new(Module { name, symbols: None, made: true });
+            return Rc::new(Module::in_memory(name, None));
         }
         if let Some(module) = self.modules.get(&mapping.file) {
             return module.clone();
@@ -159,8 +185,10 @@ impl Symbols {
             None => (mapping.path.as_str(), ""),
         };
         let name = Path::new(path).file_name().map_or_else(|| path.into(), |n| n.to_string_lossy());
-        let symbols = open(pid, mapping, path).and_then(|file| ElfSymbols::read(&file)).map(with_debug_file);
-        let module = Rc::new(Module { name: format!("{name}{deleted}"), symbols, made: false });
+        let module = Rc::new(Module::of_file(format!("{name}{deleted}"), open(pid, mapping, path)));
+        if self.modules.len() >= OPEN {
+            module.symbols();
+        }
         self.modules.insert(mapping.file.clone(), module.clone());
         module
     }
