@@ -41,9 +41,13 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// The innermost frame that is code.
+    /// The innermost frame that is code. Off the CPU every stack ends in the scheduler: there, who called it.
     pub fn leaf(&self) -> Option<&Frame> {
-        self.frames.iter().rev().find(|f| !matches!(f.kind, Kind::State | Kind::Thread))
+        let off_cpu = self.frames.iter().any(|f| f.kind == Kind::State);
+        let scheduler = |f: &Frame| {
+            off_cpu && f.kind == Kind::Kernel && f.name.trim_start_matches('_').starts_with("schedule")
+        };
+        self.frames.iter().rev().find(|f| !matches!(f.kind, Kind::State | Kind::Thread) && !scheduler(f))
     }
 }
 
