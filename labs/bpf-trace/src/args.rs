@@ -122,6 +122,9 @@ pub struct Options {
     /// A program, its machine code, and what the verifier knew: the counter by hand, or one of a view's
     #[arg(long, value_name = "VIEW/PROGRAM", num_args = 0..=1, default_missing_value = "", help_heading = "What to look into")]
     pub inside: Option<String>,
+    /// Where programs can be attached on this machine, and what an empty one costs there
+    #[arg(long, help_heading = "What to look into")]
+    pub attach_points: bool,
     /// Attach by these means only, instead of the first that works
     #[arg(long, value_enum, value_name = "MEANS")]
     attach: Option<Attach>,

@@ -12,13 +12,15 @@ use crate::sys::{bpf, inspect};
 use crate::tracer::{Plan, TraceError};
 use crate::verifier_log::{Known, Log};
 use crate::verify::{Strings, Submission};
-use crate::{exec, gallery, syscalls, uprobe};
+use crate::{exec, gallery, open, syscalls, tasks, uprobe};
 
 /// Objects to look into: name, bytes, the program that is shown if none is named.
-const OBJECTS: [(&str, &[u8], &str); 4] = [
+const OBJECTS: [(&str, &[u8], &str); 6] = [
     ("syscalls", syscalls::OBJECT, "sys_exit"),
     ("exec", exec::OBJECT, "sched_process_exec"),
+    ("open", open::OBJECT, "sys_exit"),
     ("uprobe", uprobe::OBJECT, "enter"),
+    ("tasks", tasks::OBJECT, "task"),
     ("gallery", gallery::OBJECT, "bounds_mended"),
 ];
 
@@ -116,8 +118,8 @@ impl Inside {
         let map = bpf::map_create(2, 4, 8, 1)?;
         let code = s1_by_hand::program(map.as_fd());
         let mut lines = disasm::listing(&code);
-        let names = [(map.as_raw_fd(), "counts".to_owned())];
-        lines.iter_mut().for_each(|(_, insn, text)| *text = with_maps(*insn, text, &names));
+        let names = [(map.as_fd(), "counts".to_owned())];
+        lines.iter_mut().for_each(|(_, insn, text)| *text = with_maps(*insn, text, &numbered(&names)));
         let (btf, infos) =
             line_infos(&lines.iter().map(|(at, _, text)| (*at, text.as_str())).collect::<Vec<_>>());
         let strings = Strings::of(&btf);
@@ -155,33 +157,39 @@ impl Inside {
         name: &str,
         code: &[u64],
         lines: &[(usize, String)],
-        fds: &[(i32, String)],
+        own: &[(BorrowedFd<'_>, String)],
         strings: &Strings,
         loaded: bpf::Loaded,
     ) -> Result<Self, TraceError> {
         let program = loaded.program?;
         let mut log = Log::parse(&loaded.log);
+        let fds = numbered(own);
         let submitted = disasm::listing(code)
             .into_iter()
             .map(|(at, insn, text)| {
                 let known = log.known.remove(&at);
                 let text = match &known {
                     Some(k) if !k.helper.is_empty() => format!("call {}", k.helper),
-                    _ => with_maps(insn, &text, fds),
+                    _ => with_maps(insn, &text, &fds),
                 };
                 let source = lines.iter().rfind(|(line, text)| *line == at && !text.is_empty());
                 Submitted { at, text, source: source.map(|(_, text)| text.clone()), known }
             })
             .collect();
         let (info, running) = (bpf::prog_info(program.as_fd())?, inspect::running(program.as_fd())?);
-        let mut maps = running.map_ids.iter().map(|id| inspect::map(*id)).collect::<Result<Vec<_>, _>>()?;
-        // A map may have been made without a name.
-        for (map, (_, name)) in maps.iter_mut().zip(fds).filter(|(map, _)| map.name.is_empty()) {
-            map.name.clone_from(name);
+        // Of the object's maps, those that this program uses. One may have been made without a name.
+        let mut maps = BTreeMap::new();
+        for (fd, name) in own {
+            let (id, mut map) = inspect::map(*fd)?;
+            if map.name.is_empty() {
+                map.name.clone_from(name);
+            }
+            maps.insert(id, map);
         }
+        let maps: Vec<(u32, inspect::Map)> =
+            running.map_ids.iter().filter_map(|id| Some((*id, maps.remove(id)?))).collect();
         let symbols = Symbols::read();
-        let ids: Vec<(i32, String)> =
-            running.map_ids.iter().zip(&maps).map(|(id, map)| (*id as i32, map.name.clone())).collect();
+        let ids: Vec<(i32, String)> = maps.iter().map(|(id, map)| (*id as i32, map.name.clone())).collect();
         let bytecode = disasm::listing(&running.bytecode);
         let calls = bytecode.iter().filter(|(_, insn, _)| insn.op == CALL && insn.src == 0).count();
         let bytecode =
@@ -201,7 +209,7 @@ impl Inside {
             machine: machine(&running, strings, &symbols),
             machine_len: info.jited_len,
             verified: info.verified,
-            maps,
+            maps: maps.into_iter().map(|(_, map)| map).collect(),
             program,
             map: None,
         })
@@ -227,6 +235,11 @@ impl Inside {
 
 /// Every state, and statistics.
 const LOG_LEVEL: u32 = 2 | 4;
+
+/// Maps by the numbers of their descriptors.
+fn numbered(maps: &[(BorrowedFd<'_>, String)]) -> Vec<(i32, String)> {
+    maps.iter().map(|(fd, name)| (fd.as_raw_fd(), name.clone())).collect()
+}
 
 /// Puts a map's name in the place of the descriptor or id that an instruction has for it.
 fn with_maps(insn: Insn, text: &str, names: &[(i32, String)]) -> String {

@@ -33,6 +33,7 @@
 //! - en.wikipedia.org/wiki/EBPF; thume.ca/2023/12/02/tracing-methods.
 //! - Gregg, "BPF Performance Tools", 2019.
 
+pub mod attach_points;
 pub mod command;
 pub mod cost;
 pub mod disasm;
@@ -46,6 +47,7 @@ pub mod inside;
 pub mod json;
 pub mod kallsyms;
 mod libraries;
+pub mod memlock;
 pub mod names;
 pub mod offcpu;
 pub mod open;
@@ -60,6 +62,7 @@ pub mod symbols;
 pub mod sys;
 pub mod syscalls;
 pub mod target;
+pub mod tasks;
 pub mod tracer;
 pub mod uprobe;
 pub mod verifier_log;

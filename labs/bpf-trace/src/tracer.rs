@@ -16,6 +16,7 @@ use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Pod};
 use kit::SysError;
 
 use crate::filter::Filter;
+use crate::memlock;
 use crate::ring::Ring;
 use crate::s1_by_hand;
 use crate::sys::{bpf, perf};
@@ -188,7 +189,7 @@ impl Tracer {
         for (name, entries) in &plan.entries {
             loader.map_max_entries(name, *entries);
         }
-        let ebpf = loader.load(plan.object)?;
+        let ebpf = memlock::raised(|| loader.load(plan.object).map_err(TraceError::from))?;
         Ok(Self { ebpf, attached: Vec::new(), links: Mutex::default() })
     }
 

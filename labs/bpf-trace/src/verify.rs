@@ -1,7 +1,7 @@
 //! A program of an object, submitted to the verifier by hand, so that its log can be read: also of one that it takes.
 
 use std::collections::HashSet;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use aya_obj::btf::BtfKind;
 use aya_obj::{Object, ProgramSection};
@@ -100,8 +100,8 @@ impl Submission {
     }
 
     /// The maps by the descriptors that the code has for them.
-    pub fn maps(&self) -> Vec<(i32, String)> {
-        self.maps.map_fds().into_iter().map(|(name, fd)| (fd.as_raw_fd(), name.to_owned())).collect()
+    pub fn maps(&self) -> Vec<(BorrowedFd<'_>, String)> {
+        self.maps.map_fds().into_iter().map(|(name, fd)| (fd, name.to_owned())).collect()
     }
 
     /// What is submitted.

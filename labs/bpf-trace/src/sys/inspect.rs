@@ -1,11 +1,11 @@
 //! What the kernel tells about a loaded program's code and maps: BPF_OBJ_GET_INFO_BY_FD.
 #![allow(unsafe_code, reason = "bpf(2) has no wrapper in nix")]
 
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use kit::SysError;
 
-use super::bpf::{Attr, INFO_LEN, bpf, own, prog_info, raw_info};
+use super::bpf::{Attr, INFO_LEN, bpf, prog_info, raw_info};
 
 /// A program as it runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -89,18 +89,9 @@ pub struct Map {
     pub memory: Option<u64>,
 }
 
-/// Describes the map of this id.
-///
-/// # Errors
-///
-/// EPERM without CAP_SYS_ADMIN; ENOENT: it is gone.
-pub fn map(id: u32) -> Result<Map, SysError> {
-    const BPF_MAP_GET_FD_BY_ID: i32 = 14;
+/// Describes a map; and its id.
+pub fn map(map: BorrowedFd<'_>) -> Result<(u32, Map), SysError> {
     const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
-    let mut attr = Attr::new().u32(0, id);
-    // SAFETY: this command's attr holds no pointer.
-    let fd = unsafe { bpf("bpf(BPF_MAP_GET_FD_BY_ID)", BPF_MAP_GET_FD_BY_ID, &mut attr) };
-    let map: OwnedFd = own(fd?);
     // struct bpf_map_info, as far as the name.
     let mut info = [0_u8; 40];
     let mut attr =
@@ -108,14 +99,15 @@ pub fn map(id: u32) -> Result<Map, SysError> {
     // SAFETY: info is writable and as long as info_len says.
     unsafe { bpf("bpf(BPF_OBJ_GET_INFO_BY_FD)", BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
     let word = |at: usize| u32::from_ne_bytes(info[at..at + 4].try_into().expect("four bytes"));
-    Ok(Map {
+    let described = Map {
         name: crate::ring::text(&info[24..40]),
         kind: word(0),
         key: word(8),
         value: word(12),
         entries: word(16),
-        memory: memory(map.as_fd()),
-    })
+        memory: memory(map),
+    };
+    Ok((word(4), described))
 }
 
 /// `memlock:` of a map's fdinfo; see proc_pid_fdinfo(5).
