@@ -146,8 +146,8 @@ impl Gallery {
     /// Submits both programs of an exhibit. None of them is ever attached.
     pub fn submit(&self, exhibit: &Exhibit) -> Result<Verdict, TraceError> {
         let submit = |name: &str| match exhibit.cap_bpf_only {
-            true => rights::with_cap_bpf_only(|| self.0.submit(name, "", 1))?,
-            false => self.0.submit(name, "", 1),
+            true => rights::with_cap_bpf_only(|| self.0.submit(name, 1))?,
+            false => self.0.submit(name, 1),
         };
         let bad = submit(exhibit.name)?;
         let name = format!("{}_mended", exhibit.name);

@@ -7,18 +7,23 @@ use iced_x86::{Code, Decoder, DecoderOptions, Formatter as _, NasmFormatter, OpK
 
 use crate::disasm::{self, CALL, Insn, LOAD_64};
 use crate::filter::Filter;
+use crate::kallsyms::Kallsyms;
 use crate::s1_by_hand;
 use crate::sys::{bpf, inspect};
 use crate::tracer::{Plan, TraceError};
 use crate::verifier_log::{Known, Log};
-use crate::verify::{Strings, Submission};
-use crate::{exec, gallery, open, syscalls, tasks, uprobe};
+use crate::verify::{Source, Strings, Submission};
+use crate::{exec, gallery, offcpu, open, profile, runq, softirq, syscalls, tasks, uprobe};
 
 /// Objects to look into: name, bytes, the program that is shown if none is named.
-const OBJECTS: [(&str, &[u8], &str); 6] = [
+const OBJECTS: [(&str, &[u8], &str); 10] = [
     ("syscalls", syscalls::OBJECT, "sys_exit"),
     ("exec", exec::OBJECT, "sched_process_exec"),
     ("open", open::OBJECT, "sys_exit"),
+    ("offcpu", offcpu::OBJECT, "sched_switch"),
+    ("runq", runq::OBJECT, "sched_switch"),
+    ("softirq", softirq::OBJECT, "softirq_exit"),
+    ("profile", profile::OBJECT, "cpu_clock"),
     ("uprobe", uprobe::OBJECT, "enter"),
     ("tasks", tasks::OBJECT, "task"),
     ("gallery", gallery::OBJECT, "bounds_mended"),
@@ -73,6 +78,8 @@ pub struct Inside {
     pub log: Log,
     /// The same in its own words.
     pub words: String,
+    /// Whether the log is longer than what is kept of it: then not all instructions are in it that are on a path.
+    pub cut: bool,
     /// The bytecode after verification: number and text.
     pub bytecode: Vec<(usize, String)>,
     /// Calls of helpers in it.
@@ -125,11 +132,11 @@ impl Inside {
         let strings = Strings::of(&btf);
         let btf = bpf::btf_load(&btf)?;
         let lines = bpf::Lines { btf: btf.as_fd(), functions: &[], lines: &infos };
-        let loaded = bpf::prog_load(
-            bpf::Code { kind: bpf::RAW_TRACEPOINT, instructions: &code, attach: (0, 0), lines: Some(lines) },
-            LOG_LEVEL,
-        );
-        let mut this = Self::look("counter", &code, &[], &names, &strings, loaded)?;
+        let whole =
+            bpf::Code { kind: bpf::RAW_TRACEPOINT, instructions: &code, attach: (0, 0), lines: Some(lines) };
+        let load = |level| Ok(bpf::prog_load(whole, level));
+        let source = Source { code: code.to_vec(), lines: Vec::new() };
+        let mut this = Self::look("counter", &source, &names, &strings, load)?;
         // The lines were made before the log named the helper.
         for machine in &mut this.machine {
             let helper = machine.source.as_ref().is_some_and(|text| text.starts_with("call "));
@@ -147,24 +154,36 @@ impl Inside {
             return Ok(None);
         }
         let source = submission.source(name)?;
-        let hook = name.strip_prefix("raw_").or(name.strip_prefix("tp_")).unwrap_or(name);
-        let loaded = submission.submit(name, hook, LOG_LEVEL)?;
-        Self::look(name, &source.code, &source.lines, &submission.maps(), submission.strings(), loaded)
-            .map(Some)
+        let load = |level| submission.submit(name, level);
+        Self::look(name, &source, &submission.maps(), submission.strings(), load).map(Some)
     }
 
     fn look(
         name: &str,
-        code: &[u64],
-        lines: &[(usize, String)],
+        source: &Source,
         own: &[(BorrowedFd<'_>, String)],
         strings: &Strings,
-        loaded: bpf::Loaded,
+        load: impl Fn(u32) -> Result<bpf::Loaded, TraceError>,
     ) -> Result<Self, TraceError> {
-        let program = loaded.program?;
-        let mut log = Log::parse(&loaded.log);
+        // enum bpf_log_level: every state; statistics.
+        const STATES: u32 = 2;
+        const STATISTICS: u32 = 4;
+        // Once for the program. A second time for the log: where that is too long, its begin must do, and without an
+        // end it is an error.
+        let loaded = load(STATISTICS)?;
+        let Ok(program) = loaded.program else {
+            load(1)?.program?;
+            return Err(TraceError::Object(format!("{name} is refused, and then not")));
+        };
+        let mut states = load(STATES | bpf::FIXED)?;
+        if states.program.as_ref().is_err_and(|e| e.errno == libc::EINVAL && states.log.is_empty()) {
+            states = load(STATES)?; // before Linux 6.4
+        }
+        let mut log = Log::parse(&states.log);
+        let Log { processed, microseconds, stack, .. } = Log::parse(&loaded.log);
+        log = Log { processed, microseconds, stack, ..log };
         let fds = numbered(own);
-        let submitted = disasm::listing(code)
+        let submitted = disasm::listing(&source.code)
             .into_iter()
             .map(|(at, insn, text)| {
                 let known = log.known.remove(&at);
@@ -172,7 +191,7 @@ impl Inside {
                     Some(k) if !k.helper.is_empty() => format!("call {}", k.helper),
                     _ => with_maps(insn, &text, &fds),
                 };
-                let source = lines.iter().rfind(|(line, text)| *line == at && !text.is_empty());
+                let source = source.lines.iter().rfind(|(line, text)| *line == at && !text.is_empty());
                 Submitted { at, text, source: source.map(|(_, text)| text.clone()), known }
             })
             .collect();
@@ -198,7 +217,8 @@ impl Inside {
             name: name.into(),
             submitted,
             log,
-            words: loaded.log,
+            cut: states.program.is_err(),
+            words: states.log,
             bytecode: bytecode.collect(),
             calls,
             jit: match (info.jited_len, running.machine.is_empty()) {
@@ -232,9 +252,6 @@ impl Inside {
         self.program.as_fd()
     }
 }
-
-/// Every state, and statistics.
-const LOG_LEVEL: u32 = 2 | 4;
 
 /// Maps by the numbers of their descriptors.
 fn numbered(maps: &[(BorrowedFd<'_>, String)]) -> Vec<(i32, String)> {
@@ -292,7 +309,7 @@ fn machine(running: &inspect::Running, strings: &Strings, symbols: &Symbols) -> 
             let target = insn.near_branch_target();
             let offset = target.wrapping_sub(running.address);
             let within = offset < running.machine.len() as u64;
-            let name = symbols.at(target).map(str::to_owned).or(within.then(|| format!("+{offset}")));
+            let name = if within { Some(format!("+{offset}")) } else { symbols.at(target) };
             let mnemonic = text.split(' ').next().unwrap_or_default();
             text = name.map_or_else(|| text.clone(), |name| format!("{mnemonic} {name}"));
         }
@@ -301,38 +318,28 @@ fn machine(running: &inspect::Running, strings: &Strings, symbols: &Symbols) -> 
     machine
 }
 
-/// The kernel's functions by address, as far as it shows them.
+/// The kernel's functions, to name what is called.
 struct Symbols {
-    names: BTreeMap<u64, String>,
+    functions: Kallsyms,
     /// `__bpf_call_base`: calls in verified bytecode count from here.
     base: Option<u64>,
 }
 
 impl Symbols {
     fn read() -> Self {
-        let text = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
-        let mut names = BTreeMap::new();
-        let mut base = None;
-        for line in text.lines() {
-            let mut words = line.split_ascii_whitespace();
-            let (Some(address), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) else {
-                continue;
-            };
-            match u64::from_str_radix(address, 16) {
-                Ok(address) if address != 0 && matches!(kind, "t" | "T" | "w" | "W") => {
-                    if name == "__bpf_call_base" {
-                        base = Some(address);
-                    }
-                    names.entry(address).or_insert_with(|| name.to_owned());
-                }
-                _ => {}
+        let functions = Kallsyms::read();
+        let base = match &functions {
+            Kallsyms::Known(all) => {
+                all.iter().find(|(_, name)| name == "__bpf_call_base").map(|(address, _)| *address)
             }
-        }
-        Self { names, base }
+            _ => None,
+        };
+        Self { functions, base }
     }
 
-    fn at(&self, address: u64) -> Option<&str> {
-        self.names.get(&address).map(String::as_str)
+    /// The function at an address; `None`: the kernel does not tell.
+    fn at(&self, address: u64) -> Option<String> {
+        matches!(self.functions, Kallsyms::Known(_)).then(|| self.functions.name(address))
     }
 
     /// A call by the name of what it calls.

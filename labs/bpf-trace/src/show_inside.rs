@@ -5,6 +5,8 @@ use bpf_trace::names;
 use kit::stats::figure;
 use kit::{Listing, Predict, Session, Table, Usage};
 
+use crate::show::time;
+
 /// Lines of a listing that are shown without -v.
 const ROOM: usize = 40;
 
@@ -55,6 +57,7 @@ fn submitted(s: &mut Session, inside: &Inside) {
             lines.extend(source.iter().map(|text| (format!("; {text}"), String::new())));
         }
         let note = match &insn.known {
+            None if inside.cut => "not in the log's first 16 MiB".into(),
             None => "never: no path leads here".into(),
             Some(known) => {
                 let mut words = vec![brief(&known.after)];
@@ -67,14 +70,14 @@ fn submitted(s: &mut Session, inside: &Inside) {
     }
     cut(s, "", lines);
     let log = &inside.log;
-    let time = log.microseconds.map_or(String::new(), |us| format!(" in {} us", figure(us as f64)));
+    let took = log.microseconds.map_or(String::new(), |us| format!(" in {}", time(us * 1000)));
     let stack = log.stack.map_or(String::new(), |bytes| format!(", {bytes} bytes of stack"));
     s.say(format!(
-        "The verifier walked through **{} instructions**{time} (at most a million){stack}.",
+        "The verifier walked through **{} instructions**{took} (at most a million){stack}.",
         log.processed
     ));
     let never = inside.submitted.iter().filter(|i| i.known.is_none()).count();
-    if never > 0 {
+    if never > 0 && !inside.cut {
         s.say(format!(
             "{never} of {} no path leads to: constants of the object rule them out, and they are taken away.",
             inside.submitted.len()

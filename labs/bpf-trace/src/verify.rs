@@ -17,6 +17,8 @@ pub struct Submission {
     object: Object,
     btf: Option<OwnedFd>,
     strings: Strings,
+    /// Names of the object's sections: `tp_btf/sys_exit` says what its programs are for.
+    sections: Vec<String>,
 }
 
 impl std::fmt::Debug for Submission {
@@ -77,7 +79,10 @@ impl Submission {
         object.relocate_maps(fds, &sections).map_err(|e| bad(&e))?;
         object.relocate_calls(&sections).map_err(|e| bad(&e))?;
         drop(made);
-        Ok(Self { maps, object, btf, strings })
+        let elf = goblin::elf::Elf::parse(plan.object).map_err(|e| bad(&e))?;
+        let names = elf.section_headers.iter().map(|h| elf.shdr_strtab.get_at(h.sh_name).unwrap_or_default());
+        let sections = names.map(str::to_owned).collect();
+        Ok(Self { maps, object, btf, strings, sections })
     }
 
     /// The names of the object's programs, in order of the source.
@@ -117,15 +122,16 @@ impl Submission {
         Ok(Source { code, lines })
     }
 
-    /// Has the verifier look at the program `name`; for a tracepoint by BTF, `hook` says which.
-    pub fn submit(&self, name: &str, hook: &str, log_level: u32) -> Result<Loaded, TraceError> {
+    /// Has the verifier look at the program `name`.
+    pub fn submit(&self, name: &str, log_level: u32) -> Result<Loaded, TraceError> {
         const TRACING: u32 = 26;
+        let (program, function) = self.program(name)?;
+        let section = self.sections.get(program.section_index).map_or("", String::as_str);
         let target = |prefix: &str, kind| {
-            let name = format!("{prefix}{hook}");
-            let id = kernel_btf()?.id_by_type_name_kind(&name, kind);
+            let hook = section.split_once('/').map_or(section, |(_, hook)| hook);
+            let id = kernel_btf()?.id_by_type_name_kind(&format!("{prefix}{hook}"), kind);
             id.map_err(|e| TraceError::Object(e.to_string()))
         };
-        let (program, function) = self.program(name)?;
         // enum bpf_prog_type; enum bpf_attach_type and the id of its target.
         let (kind, attach) = match program.section {
             ProgramSection::SocketFilter => (1, (0, 0)),

@@ -178,12 +178,15 @@ fn nothing_is_left_when_it_has_been_looked_at() {
 
 #[test]
 fn the_command_line_shows_any_program_and_says_which_there_are() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(240);
     if !has_bpf() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }
     let run = |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_bpf-trace")).args(args).output().unwrap();
-    for name in ["counter", "syscalls/raw_sys_exit", "gallery/leak_mended"] {
+    // Each view's, too: what is named here as its program must be there.
+    let all = Inside::names();
+    let all = all.iter().map(String::as_str);
+    for name in all.chain(["syscalls/raw_sys_exit", "gallery/leak_mended", "runq/sched_wakeup"]) {
         let out = run(&["--json", "--inside", name]);
         let shown: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
         assert_eq!(shown["ok"], true, "{name}: {shown}");

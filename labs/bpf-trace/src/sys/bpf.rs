@@ -134,11 +134,18 @@ pub struct Loaded {
     pub log: String,
 }
 
+/// BPF_LOG_FIXED, with a log level: of a log that is too long, the begin is kept and not the end. Linux 6.4.
+pub const FIXED: u32 = 8;
+
 /// BPF_PROG_LOAD. `log_level` as in the kernel: 0 says nothing, 1 what is needed to understand a refusal, 2 every
-/// state. The licence is GPL.
+/// state, 4 the statistics alone; with [`FIXED`], a log of more than 16 MiB makes an error of ENOSPC. The licence is GPL.
 pub fn prog_load(code: Code<'_>, log_level: u32) -> Loaded {
     // A log of no level must have no buffer: EINVAL otherwise. Too small a buffer is ENOSPC, whatever the verdict.
-    let sizes: &[usize] = if log_level > 0 { &[1 << 20, 1 << 24, 1 << 28] } else { &[0] };
+    let sizes: &[usize] = match log_level {
+        0 => &[0],
+        level if level & FIXED != 0 => &[1 << 24],
+        _ => &[1 << 20, 1 << 24, 1 << 28],
+    };
     let mut loaded = Loaded { program: Err(SysError::new("bpf(BPF_PROG_LOAD)", 0)), log: String::new() };
     for size in sizes {
         loaded = load_with_buffer(code, log_level, vec![0; *size]);
