@@ -125,6 +125,9 @@ pub struct Options {
     /// Where programs can be attached on this machine, and what an empty one costs there
     #[arg(long, help_heading = "What to look into")]
     pub attach_points: bool,
+    /// exec, open: MiB of the buffer between kernel and reader; more is lost more rarely
+    #[arg(long, value_name = "MIB", value_parser = mebibytes, default_value = "16")]
+    pub ring: u32,
     /// Attach by these means only, instead of the first that works
     #[arg(long, value_enum, value_name = "MEANS")]
     attach: Option<Attach>,
@@ -288,6 +291,14 @@ fn user(name: &str) -> Result<u32, Usage> {
     }
 }
 
+/// `16`: as bytes, of which the kernel wants a power of two.
+fn mebibytes(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(n) if n.is_power_of_two() && n <= 1024 => Ok(n << 20),
+        _ => Err("a power of two from 1 to 1024".into()),
+    }
+}
+
 /// `5`, `0.5`
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "a number of seconds, such as 5 or 0.5".to_owned())?;
@@ -317,6 +328,15 @@ fn time(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rings_have_sizes_that_the_kernel_takes() {
+        assert_eq!(mebibytes("1"), Ok(1 << 20));
+        assert_eq!(mebibytes("1024"), Ok(1 << 30));
+        for bad in ["0", "3", "2048", "-1", "1.5", ""] {
+            assert!(mebibytes(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn times_have_units() {

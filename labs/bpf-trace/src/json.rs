@@ -19,6 +19,7 @@ impl Lines {
     }
 
     /// A number.
+    #[inline(always)]
     pub fn number(&mut self, key: &str, value: u64) {
         self.key(key);
         let mut digits = [0_u8; 20];
@@ -35,6 +36,7 @@ impl Lines {
     }
 
     /// A number that may be negative.
+    #[inline(always)]
     pub fn signed(&mut self, key: &str, value: i64) {
         if value < 0 {
             self.key(key);
@@ -51,6 +53,7 @@ impl Lines {
     }
 
     /// A word of ours, with nothing to escape.
+    #[inline(always)]
     pub fn word(&mut self, key: &str, word: &str) {
         self.key(key);
         self.text.push('"');
@@ -60,10 +63,10 @@ impl Lines {
 
     /// A text. Bytes that are no UTF-8 become U+FFFD; where there are any, all of it stands once more, as hexadecimal
     /// digits, under `key` with `_hex` behind.
+    #[inline(always)]
     pub fn text(&mut self, key: &str, bytes: &[u8]) {
         self.key(key);
-        self.string(bytes);
-        if std::str::from_utf8(bytes).is_err() {
+        if !self.string(bytes) {
             self.key(&format!("{key}_hex"));
             self.string(hex(bytes).as_bytes());
         }
@@ -77,19 +80,25 @@ impl Lines {
         }
     }
 
-    fn array<T>(&mut self, key: &str, items: impl Iterator<Item = T>, mut each: impl FnMut(&mut Self, T)) {
+    fn array<T>(
+        &mut self,
+        key: &str,
+        items: impl Iterator<Item = T>,
+        mut each: impl FnMut(&mut Self, T) -> bool,
+    ) {
         self.key(key);
         self.text.push('[');
         for (n, item) in items.enumerate() {
             if n > 0 {
                 self.text.push(',');
             }
-            each(self, item);
+            let _ = each(self, item);
         }
         self.text.push(']');
     }
 
     /// `true`, where it is.
+    #[inline(always)]
     pub fn flag(&mut self, key: &str, value: bool) {
         if value {
             self.key(key);
@@ -97,7 +106,8 @@ impl Lines {
         }
     }
 
-    /// Keys are ours, and need no escaping.
+    /// Keys are ours, and need no escaping. Inlined, as are its callers: copies of a known length need no call.
+    #[inline(always)]
     fn key(&mut self, key: &str) {
         if !self.text.ends_with('{') {
             self.text.push(',');
@@ -107,20 +117,33 @@ impl Lines {
         self.text.push_str("\":");
     }
 
-    fn string(&mut self, bytes: &[u8]) {
+    /// Writes a string; whether it was UTF-8.
+    fn string(&mut self, bytes: &[u8]) -> bool {
+        let plain = |b: &u8| (b' '..0x7f).contains(b) & (*b != b'"') & (*b != b'\\');
+        // Nearly always there is nothing to escape. Without an early end, many bytes are looked at together.
+        if bytes.iter().fold(true, |all, b| all & plain(b))
+            && let Ok(text) = std::str::from_utf8(bytes)
+        {
+            self.text.push('"');
+            self.text.push_str(text);
+            self.text.push('"');
+            return true;
+        }
+        self.escaped(bytes);
+        std::str::from_utf8(bytes).is_ok()
+    }
+
+    #[cold]
+    fn escaped(&mut self, bytes: &[u8]) {
         self.text.push('"');
         for chunk in bytes.utf8_chunks() {
-            let mut rest = chunk.valid();
-            // Nearly always there is nothing to escape.
-            while let Some(at) = rest.bytes().position(|b| b < 0x20 || b == b'"' || b == b'\\') {
-                self.text.push_str(&rest[..at]);
-                match rest.as_bytes()[at] {
-                    b @ (b'"' | b'\\') => self.text.extend(['\\', char::from(b)]),
-                    b => self.text.push_str(&format!("\\u{b:04x}")),
+            for c in chunk.valid().chars() {
+                match c {
+                    '"' | '\\' => self.text.extend(['\\', c]),
+                    c if c < ' ' => self.text.push_str(&format!("\\u{:04x}", c as u32)),
+                    c => self.text.push(c),
                 }
-                rest = &rest[at + 1..];
             }
-            self.text.push_str(rest);
             if !chunk.invalid().is_empty() {
                 self.text.push('\u{fffd}');
             }

@@ -127,6 +127,23 @@ pub fn errno(errno: u32) -> String {
     }
 }
 
+/// What was said last, for those who ask the same again and again.
+#[derive(Debug, Clone, Default)]
+pub struct Memo {
+    of: Option<u64>,
+    said: String,
+}
+
+impl Memo {
+    /// What `name` says of `number`.
+    pub fn of(&mut self, number: u64, name: impl FnOnce(u64) -> String) -> &str {
+        if self.of != Some(number) {
+            *self = Self { of: Some(number), said: name(number) };
+        }
+        &self.said
+    }
+}
+
 /// The call that opens, of the four that the view `open` sees.
 pub fn open_call(nr: u32) -> &'static str {
     match nr {

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 
 use crate::filter::Filter;
 use crate::json::Lines;
-use crate::names;
+use crate::names::{self, Memo};
 use crate::ring::{Record, Ring};
 use crate::tracer::{Means, Plan, TraceError, Tracer};
 
@@ -60,6 +60,13 @@ pub struct Open<'a> {
     names: &'a [u8],
     /// There are more above them.
     names_cut: bool,
+}
+
+/// Words that were written last.
+#[derive(Debug, Clone, Default)]
+pub struct Words {
+    flags: Memo,
+    error: Memo,
 }
 
 /// A running view.
@@ -175,7 +182,7 @@ impl<'a> Open<'a> {
     }
 
     /// As a line of JSON; times in ns, `at` from `origin` on.
-    pub fn json(&self, origin: u64, lines: &mut Lines) {
+    pub fn json(&self, origin: u64, words: &mut Words, lines: &mut Lines) {
         lines.begin();
         lines.number("at_ns", self.at.saturating_sub(origin));
         lines.number("pid", self.pid.into());
@@ -194,7 +201,7 @@ impl<'a> Open<'a> {
         if self.dirfd != libc::AT_FDCWD {
             lines.signed("dirfd", self.dirfd.into());
         }
-        lines.word("flags", &names::open_flags(self.flags));
+        lines.word("flags", words.flags.of(self.flags, names::open_flags));
         if self.makes() {
             lines.word("mode", &format!("{:#o}", self.mode));
         }
@@ -203,7 +210,9 @@ impl<'a> Open<'a> {
         }
         match self.errno() {
             None => lines.signed("fd", self.result.into()),
-            Some(errno) => lines.word("error", &names::errno(errno)),
+            Some(errno) => {
+                lines.word("error", words.error.of(errno.into(), |e| names::errno(e as u32)));
+            }
         }
         if self.ns > 0 {
             lines.number("took_ns", self.ns);

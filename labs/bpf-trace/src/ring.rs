@@ -58,6 +58,11 @@ impl<'a> Record<'a> {
     }
 
     fn array<const N: usize>(&mut self) -> [u8; N] {
+        // Nearly always all of it is there; lengths that are known are read without a call.
+        if let Some((array, rest)) = self.0.split_first_chunk() {
+            self.0 = rest;
+            return *array;
+        }
         let mut array = [0; N];
         let taken = self.bytes(N);
         array[..taken.len()].copy_from_slice(taken);

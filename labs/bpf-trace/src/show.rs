@@ -107,7 +107,7 @@ pub fn account(s: &mut Session, tracer: &Tracer, meter: &Meter, events: u64) -> 
     words.push(format!("{} % of a CPU for this program", figure(100.0 * cost.own_cpu)));
     s.say(format!("Cost: {}.", words.join("; ")));
     let detail = [
-        (lost.ring_full, "the ring buffer was full"),
+        (lost.ring_full, "the ring buffer was full (--ring makes it larger)"),
         (lost.map_full, "a map was full"),
         (lost.recursion, "the program was running on that CPU already"),
     ];

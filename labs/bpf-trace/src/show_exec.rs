@@ -39,8 +39,12 @@ pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
         return Err(Usage("exec: --slower is for calls; a program's time is its end's".into()).into());
     }
     s.step_at("See programs begin and processes end", HERE);
-    let view =
-        Exec::start(&exec::Options { filter: o.filter()?, failed: o.failed, means: o.means(), ring: 0 })?;
+    let view = Exec::start(&exec::Options {
+        filter: o.filter()?,
+        failed: o.failed,
+        means: o.means(),
+        ring: o.ring,
+    })?;
     let origin = show::now();
     show::watch(s, o, &mut Shown { view, options: o, origin, programs: BTreeMap::new(), events: 0 })?;
     s.so(

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use bpf_trace::json::{Lines, quoted};
 use bpf_trace::names;
-use bpf_trace::open::{self, HERE, Open, Opens};
+use bpf_trace::open::{self, HERE, Open, Opens, Words};
 use bpf_trace::ring::text;
 use bpf_trace::{TraceError, Tracer};
 use kit::stats::figure;
@@ -39,6 +39,7 @@ struct Told {
     failed: u64,
     /// What is still to be written.
     lines: Lines,
+    words: Words,
 }
 
 #[derive(Default)]
@@ -76,7 +77,7 @@ pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
         timing: o.latency,
         slower_than: o.slower.map_or(0, |d| d.as_nanos() as u64),
         means: o.means(),
-        ring: 0,
+        ring: o.ring,
     })?;
     let told = Told {
         origin: show::now(),
@@ -86,6 +87,7 @@ pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
         events: 0,
         failed: 0,
         lines: Lines::default(),
+        words: Words::default(),
     };
     let mut shown = Shown { view, options: o, told };
     show::watch(s, o, &mut shown)?;
@@ -138,7 +140,7 @@ fn line(e: &Open<'_>, origin: u64, timed: bool, out: &mut String) {
 impl Told {
     fn take(&mut self, e: &Open<'_>, json: bool) {
         if json {
-            e.json(self.origin, &mut self.lines);
+            e.json(self.origin, &mut self.words, &mut self.lines);
         } else {
             if self.events == 0 {
                 self.lines.text.push_str(HEAD);
