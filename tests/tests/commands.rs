@@ -17,6 +17,19 @@ fn commands_do_what_is_written() {
 }
 
 #[test]
+fn without_clang_it_is_said_what_to_install() {
+    let _dog = kit::testing::watchdog(300);
+    if let Some(why) = tests::obstacle() {
+        kit::skip!("cargo", "{why}");
+    }
+    let mut build = tests::xtask(&tests::root(), &["bpf", "build", "--check"]);
+    build.env("BENCHTOP_CLANG", "/no/such/clang");
+    let (code, stdout, stderr) = tests::ran(build);
+    assert_eq!(code, Some(4), "{stdout}{stderr}");
+    assert!(stderr.contains("sudo apt-get install clang-14"), "{stderr}");
+}
+
+#[test]
 fn the_checkout_is_in_shape() {
     let _dog = kit::testing::watchdog(300);
     if let Some(why) = tests::obstacle() {

@@ -11,7 +11,7 @@ pub struct Filter {
     pub pid: Option<u32>,
     /// The thread (its TID).
     pub tid: Option<u32>,
-    /// The user (effective UID).
+    /// The user (real UID).
     pub uid: Option<u32>,
     /// The thread's name; the kernel keeps 15 bytes of it.
     pub comm: Option<String>,

@@ -252,3 +252,31 @@ impl Drop for Scratch {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edited_program_or_header_makes_objects_stale() {
+        let copy = Scratch::new().unwrap();
+        let bpf = copy.0.join("bpf");
+        fs::create_dir(&bpf).unwrap();
+        for file in fs::read_dir(paths::root().join("labs/bpf-trace/bpf")).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), bpf.join(file.file_name())).unwrap();
+        }
+        let stale = || stale(&copy.0).unwrap();
+        assert_eq!(stale(), Vec::<PathBuf>::new());
+        let edit = |name: &str| {
+            let text = fs::read_to_string(bpf.join(name)).unwrap();
+            fs::write(bpf.join(name), format!("{text}/* edited */\n")).unwrap();
+        };
+        edit("exec.bpf.c");
+        assert_eq!(stale(), [bpf.join("exec.bpf.c")]);
+        edit("trace.h");
+        assert_eq!(stale(), programs(&copy.0), "all include it");
+        fs::remove_file(bpf.join("trace.h")).unwrap();
+        assert!(super::stale(&copy.0).is_err(), "a header that is not there");
+    }
+}
