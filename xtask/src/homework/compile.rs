@@ -14,8 +14,10 @@ use super::variants::Variant;
 use super::workshop::Workshop;
 use crate::paths;
 
-/// Attributes that reach beyond the module: into the linker, or into the spec's own macros.
-const REFUSED: [&str; 4] = ["link_section", "no_mangle", "export_name", "macro_export"];
+/// Attributes that reach beyond the module: into the linker, or into the spec, whose `assert!` could be another then.
+/// No spelling hides them: an identifier is in one piece, whatever is around it, and has no escapes.
+const REFUSED: [&str; 6] =
+    ["link_section", "no_mangle", "export_name", "macro_export", "macro_use", "macro_escape"];
 
 /// A spec with something in the exercise's place.
 #[derive(Debug, Clone)]
@@ -91,17 +93,20 @@ pub(crate) fn compile(
 fn refused(variant: &Variant) -> anyhow::Result<Option<String>> {
     for (name, path) in &variant.files {
         let text = fs::read(path).with_context(|| paths::shown(path))?;
-        let text = String::from_utf8_lossy(&text);
-        for (n, line) in text.lines().enumerate() {
-            if let Some(word) = REFUSED.iter().find(|w| line.contains(**w)) {
-                return Ok(Some(format!(
-                    "{name}:{}: says {word}, which reaches beyond the exercise's module; no exercise needs it\n",
-                    n + 1
-                )));
-            }
+        if let Some((line, word)) = reaches_beyond(&String::from_utf8_lossy(&text)) {
+            return Ok(Some(format!(
+                "{name}:{line}: says {word}, which reaches beyond the exercise's module; no exercise needs it\n"
+            )));
         }
     }
     Ok(None)
+}
+
+/// The first line, from 1, that says one of the words; and which.
+fn reaches_beyond(text: &str) -> Option<(usize, &'static str)> {
+    text.lines()
+        .enumerate()
+        .find_map(|(n, line)| Some((n + 1, *REFUSED.iter().find(|w| line.contains(**w))?)))
 }
 
 /// A folder like the lab's, in which the spec finds the variant's files beside it. Made anew each time.
@@ -176,4 +181,24 @@ fn arguments(call: &Call, id: &str, built: &Built) -> Vec<String> {
     let remap = format!("--remap-path-prefix={}={}", built.place.display(), built.shown_as);
     arguments.push(remap);
     arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_spelling_of_an_attribute_reaches_beyond() {
+        for (text, line) in [
+            ("#![macro_use]", 1),
+            ("#! [ /* */\n macro_use\n]", 2),
+            ("#![r#macro_use]", 1),
+            ("#![cfg_attr(all(), macro_escape)]", 1),
+            ("\n#[macro_export]", 2),
+            ("#[unsafe(export_name = \"write\")]", 1),
+        ] {
+            assert_eq!(reaches_beyond(text).map(|(n, _)| n), Some(line), "{text}");
+        }
+        assert_eq!(reaches_beyond("macro_rules! twice { () => {} }\nuse twice;"), None);
+    }
 }
