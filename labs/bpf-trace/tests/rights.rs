@@ -22,7 +22,10 @@ fn program() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let path = folder.path().join("bpf-trace");
-    std::fs::copy(env!("CARGO_BIN_EXE_bpf-trace"), &path).unwrap();
+    // By another process: a descriptor of ours, open for writing, might be inherited by a child that another test
+    // starts just then, and a file that is being written cannot be executed (ETXTBSY).
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_bpf-trace")).arg(&path).status().unwrap();
+    assert!(copied.success());
     (folder, path)
 }
 

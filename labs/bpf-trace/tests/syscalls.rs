@@ -58,7 +58,9 @@ fn each_means_of_attaching_counts_the_same() {
         let o = Options { filter, timing: true, means: Some(means), ..Options::default() };
         let view = Syscalls::start(&o).unwrap_or_else(|e| panic!("{means}: {e}"));
         assert!(view.tracer().attached().iter().all(|a| a.means == means));
-        std::fs::copy("/bin/dd", &copy).unwrap();
+        // By another process: what a test of ours has open for writing, a child of another test may inherit, and then
+        // it cannot be executed (ETXTBSY).
+        assert!(Command::new("cp").arg("/bin/dd").arg(&copy).status().unwrap().success());
         let arguments = ["if=/dev/zero", "of=/dev/null", "bs=1", "count=3000", "status=none"];
         let status = Command::new(&copy).args(arguments).status();
         std::fs::remove_file(&copy).unwrap();
