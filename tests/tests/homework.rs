@@ -161,7 +161,7 @@ fn verify_finds_what_is_not_proven() {
         (
             "exercises/ex1.rs",
             "unimplemented!(\"TO_DO(you): add\")",
-            "_a.wrapping_add(_b)",
+            "_a.wrapping_add(_b) /* TO_DO(you) */",
             "the starter fails no test",
         ),
         ("exercises/ex1.rs", "-> u8", "-> u16", "starter does not compile"),
@@ -181,7 +181,8 @@ fn verify_finds_what_is_not_proven() {
         let path = format!("labs/demo/{file}");
         let before = fs::read(demo.root().join(&path)).unwrap();
         // The word is split in this source, which tidy reads as well.
-        demo.edit(&path, &from.replace("TO_DO", concat!("TO", "DO")), to);
+        let whole = |text: &str| text.replace("TO_DO", concat!("TO", "DO"));
+        demo.edit(&path, &whole(from), &whole(to));
         let (code, out, err) =
             demo.homework(&["verify", "demo", if file == "README.md" { "ex2" } else { "ex1" }]);
         assert!(code == Some(1) && out.contains(words), "{file}: {words}: {out}{err}");
