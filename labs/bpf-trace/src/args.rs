@@ -98,8 +98,8 @@ pub struct Options {
     /// syscalls: time them, too
     #[arg(short = 'L', long)]
     pub latency: bool,
-    /// profile: samples a second on each CPU
-    #[arg(long, value_name = "HZ", default_value_t = 99, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    /// profile: samples a second on each CPU, 9999 at most: more would leave no time for anything else
+    #[arg(long, value_name = "HZ", default_value_t = 99, value_parser = clap::value_parser!(u64).range(1..=9_999))]
     pub frequency: u64,
     /// profile, offcpu: write the stacks there, in the folded form that flame graph programs read
     #[arg(long, value_name = "FILE")]
