@@ -29,6 +29,9 @@ const OBJECTS: [(&str, &[u8], &str); 10] = [
     ("gallery", gallery::OBJECT, "bounds_mended"),
 ];
 
+/// Instructions walked through up to which the log of all states is no long wait.
+const SHORT: u32 = 20_000;
+
 /// Where programs are looked into.
 pub const HERE: kit::Place = kit::here!();
 
@@ -76,8 +79,8 @@ pub struct Inside {
     pub submitted: Vec<Submitted>,
     /// What the verifier said.
     pub log: Log,
-    /// The same in its own words.
-    pub words: String,
+    /// The same in its own words; `None`: not asked for, since it would be long.
+    pub words: Option<String>,
     /// Whether the log is longer than what is kept of it: then not all instructions are in it that are on a path.
     pub cut: bool,
     /// The bytecode after verification: number and text.
@@ -107,14 +110,17 @@ impl Inside {
         names
     }
 
-    /// Loads `counter` (also: no name), `VIEW` or `VIEW/PROGRAM`; `None`: there is no such.
-    pub fn open(name: &str) -> Result<Option<Self>, TraceError> {
+    /// Loads `counter` (also: no name), `VIEW` or `VIEW/PROGRAM`; `None`: there is no such. With `patient`, the log is
+    /// asked for however long it is: that can take many times as long as verification.
+    pub fn open(name: &str, patient: bool) -> Result<Option<Self>, TraceError> {
         if name.is_empty() || name == "counter" {
             return Self::counter().map(Some);
         }
         let (view, program) = name.split_once('/').unwrap_or((name, ""));
         match OBJECTS.iter().find(|(n, ..)| *n == view) {
-            Some((_, object, first)) => Self::of(object, if program.is_empty() { first } else { program }),
+            Some((_, object, first)) => {
+                Self::of(object, if program.is_empty() { first } else { program }, patient)
+            }
             None => Ok(None),
         }
     }
@@ -136,7 +142,7 @@ impl Inside {
             bpf::Code { kind: bpf::RAW_TRACEPOINT, instructions: &code, attach: (0, 0), lines: Some(lines) };
         let load = |level| Ok(bpf::prog_load(whole, level));
         let source = Source { code: code.to_vec(), lines: Vec::new() };
-        let mut this = Self::look("counter", &source, &names, &strings, load)?;
+        let mut this = Self::look("counter", &source, &names, &strings, load, true)?;
         // The lines were made before the log named the helper.
         for machine in &mut this.machine {
             let helper = machine.source.as_ref().is_some_and(|text| text.starts_with("call "));
@@ -148,14 +154,14 @@ impl Inside {
         Ok(this)
     }
 
-    fn of(object: &[u8], name: &str) -> Result<Option<Self>, TraceError> {
+    fn of(object: &[u8], name: &str, patient: bool) -> Result<Option<Self>, TraceError> {
         let submission = Submission::new(&Plan { object, filter: Filter::default(), ..Plan::default() })?;
         if !submission.programs().contains(&name) {
             return Ok(None);
         }
         let source = submission.source(name)?;
         let load = |level| submission.submit(name, level);
-        Self::look(name, &source, &submission.maps(), submission.strings(), load).map(Some)
+        Self::look(name, &source, &submission.maps(), submission.strings(), load, patient).map(Some)
     }
 
     fn look(
@@ -164,6 +170,7 @@ impl Inside {
         own: &[(BorrowedFd<'_>, String)],
         strings: &Strings,
         load: impl Fn(u32) -> Result<bpf::Loaded, TraceError>,
+        patient: bool,
     ) -> Result<Self, TraceError> {
         // enum bpf_log_level: every state; statistics.
         const STATES: u32 = 2;
@@ -175,13 +182,19 @@ impl Inside {
             load(1)?.program?;
             return Err(TraceError::Object(format!("{name} is refused, and then not")));
         };
-        let mut states = load(STATES | bpf::FIXED)?;
-        if states.program.as_ref().is_err_and(|e| e.errno == libc::EINVAL && states.log.is_empty()) {
-            states = load(STATES)?; // before Linux 6.4
+        let statistics = Log::parse(&loaded.log);
+        let mut words = None;
+        let mut cut = true;
+        if patient || statistics.processed <= SHORT {
+            let mut states = load(STATES | bpf::FIXED)?;
+            if states.program.as_ref().is_err_and(|e| e.errno == libc::EINVAL && states.log.is_empty()) {
+                states = load(STATES)?; // before Linux 6.4
+            }
+            cut = states.program.is_err();
+            words = Some(states.log);
         }
-        let mut log = Log::parse(&states.log);
-        let Log { processed, microseconds, stack, .. } = Log::parse(&loaded.log);
-        log = Log { processed, microseconds, stack, ..log };
+        let known = Log::parse(words.as_deref().unwrap_or_default()).known;
+        let mut log = Log { known, ..statistics };
         let fds = numbered(own);
         let submitted = disasm::listing(&source.code)
             .into_iter()
@@ -217,8 +230,8 @@ impl Inside {
             name: name.into(),
             submitted,
             log,
-            cut: states.program.is_err(),
-            words: states.log,
+            cut,
+            words,
             bytecode: bytecode.collect(),
             calls,
             jit: match (info.jited_len, running.machine.is_empty()) {

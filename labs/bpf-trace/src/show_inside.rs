@@ -21,7 +21,7 @@ pub fn show(s: &mut Session, name: &str) -> anyhow::Result<()> {
         1,
         "Once verified, each instruction becomes one or a few of the CPU's; there is nothing left to interpret.",
     ));
-    let Some(inside) = Inside::open(name)? else {
+    let Some(inside) = Inside::open(name, s.verbose() > 0)? else {
         return Err(Usage(format!(
             "no program {name:?}: there are {}, and those of a view as VIEW/PROGRAM",
             Inside::names().join(", ")
@@ -57,6 +57,7 @@ fn submitted(s: &mut Session, inside: &Inside) {
             lines.extend(source.iter().map(|text| (format!("; {text}"), String::new())));
         }
         let note = match &insn.known {
+            None if inside.words.is_none() => String::new(),
             None if inside.cut => "not in the log's first 16 MiB".into(),
             None => "never: no path leads here".into(),
             Some(known) => {
@@ -88,8 +89,10 @@ fn submitted(s: &mut Session, inside: &Inside) {
         let detail = format!("the log and the program's own record: {} instructions", inside.verified);
         s.check("verified_agrees", inside.verified == log.processed, detail);
     }
-    if s.verbose() > 0 {
-        s.listing(Listing::text("The verifier's log:", &inside.words));
+    match &inside.words {
+        None => s.say("What it knew at each instruction is a long log, and takes longer than this: -v."),
+        Some(words) if s.verbose() > 0 => s.listing(Listing::text("The verifier's log:", words)),
+        Some(_) => {}
     }
 }
 

@@ -70,7 +70,7 @@ fn the_code_is_what_bpftool_dumps() {
     }
     let dump = tempfile::NamedTempFile::new().unwrap();
     for name in ["counter", "syscalls", "syscalls/sys_enter"] {
-        let inside = Inside::open(name).unwrap().unwrap();
+        let inside = Inside::open(name, false).unwrap().unwrap();
         let running = inspect::running(inside.program()).unwrap();
         let id = bpf::prog_info(inside.program()).unwrap().id.to_string();
         let path = dump.path().to_str().unwrap();
@@ -104,7 +104,7 @@ fn machine_code_is_cut_where_objdump_cuts_it() {
     }
     let file = tempfile::NamedTempFile::new().unwrap();
     for name in ["counter", "syscalls"] {
-        let inside = Inside::open(name).unwrap().unwrap();
+        let inside = Inside::open(name, false).unwrap().unwrap();
         if inside.jit != Jit::Shown {
             kit::skip!("bpf.jit", "there is no machine code to be seen here");
         }
@@ -131,7 +131,7 @@ fn what_the_verifier_knew_of_the_counter() {
     if !has_bpf() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }
-    let inside = Inside::open("").unwrap().unwrap();
+    let inside = Inside::open("", false).unwrap().unwrap();
     let call = inside.submitted.iter().find(|i| i.text == "call bpf_map_lookup_elem").unwrap();
     assert!(call.known.as_ref().unwrap().after.contains("R0"), "{call:?}");
     assert!(inside.submitted.iter().any(|i| i.text == "r1 = map counts"));
@@ -147,7 +147,7 @@ fn a_thousand_test_runs_are_a_thousand_counts_from_several_threads_too() {
     if !has_bpf() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }
-    let inside = Inside::open("counter").unwrap().unwrap();
+    let inside = Inside::open("counter", false).unwrap().unwrap();
     assert_eq!(inside.run(1000).unwrap(), Some(1000));
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -169,7 +169,7 @@ fn nothing_is_left_when_it_has_been_looked_at() {
     if !has_bpf() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }
-    let inside = Inside::open("syscalls").unwrap().unwrap();
+    let inside = Inside::open("syscalls", false).unwrap().unwrap();
     let id = bpf::prog_info(inside.program()).unwrap().id;
     assert!(bpf::is_loaded(id).unwrap());
     drop(inside);
@@ -178,7 +178,7 @@ fn nothing_is_left_when_it_has_been_looked_at() {
 
 #[test]
 fn the_command_line_shows_any_program_and_says_which_there_are() {
-    let _dog = watchdog(240);
+    let _dog = watchdog(120);
     if !has_bpf() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }
