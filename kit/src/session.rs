@@ -198,15 +198,6 @@ impl Session {
         self.terminal.animated()
     }
 
-    /// Under `--json`, a line of its own ahead of the document: for events too many to be kept. Otherwise nothing.
-    pub fn stream(&mut self, event: &serde_json::Value) {
-        if self.json
-            && let Err(e) = render::print_line(&event.to_string())
-        {
-            self.terminal.fail(e);
-        }
-    }
-
     /// Whether standard output is for programs (`--json`).
     pub fn json(&self) -> bool {
         self.json

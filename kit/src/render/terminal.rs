@@ -68,11 +68,6 @@ impl Terminal {
         self.failed.take()
     }
 
-    /// Notes that output of another kind failed; told at the end.
-    pub(crate) fn fail(&mut self, e: io::Error) {
-        self.failed.get_or_insert(e);
-    }
-
     pub(crate) fn event(&mut self, event: &Event) {
         match event {
             Event::Begin(header) => self.begin(header),

@@ -123,13 +123,9 @@ impl Parts {
 impl Offcpu {
     /// Attaches; every time that begins from the return on is measured.
     pub fn start(o: &Options) -> Result<Self, TraceError> {
-        let mut hooks = vec!["sched_switch"];
-        if o.filter.follow {
-            hooks.extend(["sched_process_exec", "sched_process_fork", "sched_process_exit"]);
-        }
         let mut tracer = Tracer::start(&Plan {
             object: OBJECT,
-            hooks: &hooks,
+            hooks: &["sched_switch"],
             filter: o.filter.clone(),
             constants: vec![
                 ("slower_than", o.slower_than.to_ne_bytes().to_vec()),

@@ -87,9 +87,6 @@ impl Opens {
         if timing {
             hooks.push("sys_enter");
         }
-        if o.filter.follow {
-            hooks.extend(["sched_process_exec", "sched_process_fork", "sched_process_exit"]);
-        }
         let mut tracer = Tracer::start(&Plan {
             object: OBJECT,
             hooks: &hooks,

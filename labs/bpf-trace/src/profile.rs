@@ -53,12 +53,8 @@ impl Profile {
     ///
     /// EINVAL: a frequency above kernel.perf_event_max_sample_rate.
     pub fn start(o: &Options) -> Result<Self, TraceError> {
-        let hooks: &[&str] = match o.filter.follow {
-            true => &["sched_process_exec", "sched_process_fork", "sched_process_exit"],
-            false => &[],
-        };
         let mut tracer =
-            Tracer::start(&Plan { object: OBJECT, hooks, filter: o.filter.clone(), ..Plan::default() })?;
+            Tracer::start(&Plan { object: OBJECT, filter: o.filter.clone(), ..Plan::default() })?;
         let Program::PerfEvent(program) = tracer.program_mut("cpu_clock")? else {
             return Err(TraceError::Object("cpu_clock is not for perf events".into()));
         };

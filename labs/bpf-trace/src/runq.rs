@@ -66,13 +66,9 @@ pub struct Runq {
 impl Runq {
     /// Attaches; every wait that begins from the return on is measured.
     pub fn start(o: &Options) -> Result<Self, TraceError> {
-        let mut hooks = vec!["sched_wakeup", "sched_wakeup_new", "sched_switch"];
-        if o.filter.follow {
-            hooks.extend(["sched_process_exec", "sched_process_fork", "sched_process_exit"]);
-        }
         let tracer = Tracer::start(&Plan {
             object: OBJECT,
-            hooks: &hooks,
+            hooks: &["sched_wakeup", "sched_wakeup_new", "sched_switch"],
             filter: o.filter.clone(),
             constants: vec![
                 ("by_thread", u32::from(o.by_thread).to_ne_bytes().to_vec()),

@@ -137,6 +137,13 @@ pub fn path(path: &[u8]) -> String {
     if path.is_empty() { "?".into() } else { quoted(path) }
 }
 
+/// Says how many of `rows` a table of at most `top` left out.
+pub fn left_out(s: &mut Session, rows: usize, top: usize) {
+    if rows > top {
+        s.say(format!("{} rows more: --top {rows}.", rows - top));
+    }
+}
+
 /// The time that events are given: ns, CLOCK_MONOTONIC.
 pub fn now() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);

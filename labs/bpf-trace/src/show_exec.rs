@@ -153,9 +153,7 @@ impl View for Shown<'_> {
         } else {
             s.table(table);
         }
-        if programs.len() > self.options.top {
-            s.say(format!("{} rows more: --top {}.", programs.len() - self.options.top, programs.len()));
-        }
+        show::left_out(s, programs.len(), self.options.top);
         let sum = |f: fn(&Sum) -> u64| programs.iter().map(|(_, p)| f(p)).sum::<u64>() as f64;
         s.metric("execs", "1", sum(|p| p.execs));
         s.metric("failed_execs", "1", sum(|p| p.failed_execs));

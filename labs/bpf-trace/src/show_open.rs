@@ -211,9 +211,7 @@ impl View for Shown<'_> {
         } else {
             s.table(told.table(top));
         }
-        if told.paths.len() > top {
-            s.say(format!("{} rows more: --top {}.", told.paths.len() - top, told.paths.len()));
-        }
+        show::left_out(s, told.paths.len(), top);
         s.metric("failed", "1", told.failed as f64);
         Ok(told.events)
     }

@@ -71,9 +71,7 @@ impl View for Shown<'_> {
         let mut all = Histogram::default();
         rows.iter().for_each(|r| all.add(&r.all()));
         s.table(self.table(&rows));
-        if rows.len() > self.options.top {
-            s.say(format!("{} rows more: --top {}.", rows.len() - self.options.top, rows.len()));
-        }
+        show::left_out(s, rows.len(), self.options.top);
         if all.count() == 0 {
             s.say("Nobody had to wait.");
             return Ok(0);

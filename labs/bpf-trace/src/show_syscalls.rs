@@ -95,9 +95,7 @@ impl View for Shown<'_> {
         let rows = self.view.read()?;
         let calls: u64 = rows.iter().map(|r| r.count).sum();
         s.table(self.table(&rows));
-        if rows.len() > self.options.top {
-            s.say(format!("{} rows more: --top {}.", rows.len() - self.options.top, rows.len()));
-        }
+        show::left_out(s, rows.len(), self.options.top);
         if self.timed() {
             let mut all = bpf_trace::histogram::Histogram::default();
             rows.iter().for_each(|r| all.add(&r.latency));

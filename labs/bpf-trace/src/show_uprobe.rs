@@ -100,9 +100,7 @@ impl View for Shown<'_> {
     fn result(&mut self, s: &mut Session) -> anyhow::Result<u64> {
         let rows = self.view.read()?;
         s.table(self.table(&rows));
-        if rows.len() > self.options.top {
-            s.say(format!("{} rows more: --top {}.", rows.len() - self.options.top, rows.len()));
-        }
+        show::left_out(s, rows.len(), self.options.top);
         let mut all = Histogram::default();
         rows.iter().for_each(|r| all.add(&r.latency));
         if all.count() > 0 {

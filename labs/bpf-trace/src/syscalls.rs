@@ -91,9 +91,6 @@ impl Syscalls {
         if timing {
             hooks.push("sys_enter");
         }
-        if o.filter.follow {
-            hooks.extend(["sched_process_exec", "sched_process_fork", "sched_process_exit"]);
-        }
         let word = |n: u32| n.to_ne_bytes().to_vec();
         let by = match o.by {
             By::Syscall => 0,

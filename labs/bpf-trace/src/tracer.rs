@@ -122,7 +122,8 @@ pub(crate) fn refused(e: &ProgramError) -> SysError {
 pub struct Plan<'a> {
     /// The object file.
     pub object: &'a [u8],
-    /// Tracepoints to attach to; programs of the object for others are not loaded.
+    /// Tracepoints to attach to, and those that following takes where the filter follows; programs of the object for
+    /// others are not loaded.
     pub hooks: &'a [&'a str],
     /// Whom to trace.
     pub filter: Filter,
@@ -144,6 +145,9 @@ pub struct Attached {
     /// The program's id in the kernel.
     pub id: u32,
 }
+
+/// What following a command takes besides a view's own hooks: the programs of `bpf/follow.h`.
+const FOLLOW: [&str; 3] = ["sched_process_exec", "sched_process_fork", "sched_process_exit"];
 
 /// What keeps a program attached until it is dropped.
 pub type Link = Box<dyn Any + Send>;
@@ -167,6 +171,10 @@ impl Tracer {
     pub fn start(plan: &Plan<'_>) -> Result<Self, TraceError> {
         let mut tracer = Self::load(plan)?;
         for hook in plan.hooks {
+            tracer.hook(hook, plan.means)?;
+        }
+        let follow = FOLLOW.iter().filter(|hook| plan.filter.follow && !plan.hooks.contains(hook));
+        for hook in follow {
             tracer.hook(hook, plan.means)?;
         }
         Ok(tracer)

@@ -69,11 +69,10 @@ impl Uprobe {
             By::Process => 1,
             By::Thread => 2,
         };
-        let follow = ["sched_process_exec", "sched_process_fork", "sched_process_exit"];
         let entries = ["calls", "latencies", "comms"].map(|map| (map, o.entries));
         let mut tracer = Tracer::start(&Plan {
             object: OBJECT,
-            hooks: if o.filter.follow { &follow } else { &[] },
+            hooks: &[],
             filter: o.filter.clone(),
             constants: vec![
                 ("by", word(by)),
