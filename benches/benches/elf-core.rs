@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use criterion::{BenchmarkId, Criterion, criterion_group};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use elf_core::Core;
 use elf_core::catch::Victim;
 use elf_core::s4_memory::Lookup;
@@ -28,14 +28,17 @@ fn stages(c: &mut Criterion) {
     ] {
         // Where neither the kernel nor ptrace gives a core there is nothing to measure.
         let Some(path) = core(&dir.join(name.replace(' ', "-")), crash, threads) else { continue };
+        let Ok(mut core) = Core::open(&path) else { continue };
+        group.throughput(Throughput::Elements(core.process.threads.len() as u64));
         group.bench_with_input(BenchmarkId::new("open", name), &path, |b, path| {
             b.iter(|| Core::open(path).map(|c| c.process.threads.len()));
         });
-        let Ok(mut core) = Core::open(&path) else { continue };
         let memory = core.memory(&Lookup::default());
+        let traces = core.backtraces(&memory);
+        let frames = traces.iter().flatten().map(|t| t.frames.len()).sum::<usize>();
+        group.throughput(Throughput::Elements(frames as u64));
         group.sample_size(10);
         group.bench_function(BenchmarkId::new("unwind all", name), |b| b.iter(|| core.backtraces(&memory)));
-        let traces = core.backtraces(&memory);
         group.bench_function(BenchmarkId::new("name all, with lines", name), |b| {
             b.iter(|| {
                 let mut symbols = Symbols::new(&memory, None, true);

@@ -3,18 +3,39 @@
 //! Rounds are interleaved and their order is shuffled, so that what the machine does to one contender it does to
 //! all. What is reported is the median, and the paired ratio to the first contender with its 95 % interval.
 
-use std::fmt::Write as _;
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::collections::BTreeMap;
+use std::time::Instant;
 
 use kit::Summary;
-use kit::machine::Machine;
-use kit::stats::{Ratio, SplitMix, Verdict, figure};
-use serde::Serialize;
+use kit::stats::{SplitMix, percentile, sorted};
 
-/// Measures one round; returns its cost (less is better), or why it could not be measured.
-type Measure<'a> = Box<dyn FnMut() -> Result<f64, String> + 'a>;
+use crate::asked::Event;
+pub use crate::asked::{Asked, publish};
+use crate::counts::Counts;
+use crate::judge::judge;
+use crate::noise::{Noise, Watch};
+pub use crate::record::{Outcome, Row};
+
+/// What one round of one contender gave.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sample {
+    /// Its cost; less is better.
+    pub cost: f64,
+    /// What was counted beside it, by name: system calls, page faults.
+    pub counts: Vec<(&'static str, f64)>,
+}
+
+impl From<f64> for Sample {
+    fn from(cost: f64) -> Self {
+        Self { cost, counts: Vec::new() }
+    }
+}
+
+/// Measures one round; returns its cost, or why it could not be measured.
+type Measure<'a> = Box<dyn FnMut() -> Result<Sample, String> + 'a>;
+
+/// Counts what explains a contender's time, outside of what is timed.
+type Counter<'a> = Box<dyn FnOnce() -> Counts + 'a>;
 
 /// Several ways to do one job. The first contender is ours: the others are held against it.
 pub struct Comparison<'a> {
@@ -22,55 +43,110 @@ pub struct Comparison<'a> {
     unit: &'static str,
     unfair: String,
     contenders: Vec<(String, Measure<'a>)>,
-}
-
-/// What a comparison found.
-#[derive(Debug, Clone, Serialize)]
-pub struct Outcome {
-    /// What was compared.
-    pub title: String,
-    /// Unit of the figures; less is better.
-    pub unit: &'static str,
-    /// What is not fair about it, to whom.
-    pub unfair: String,
-    /// A row a contender, ours first.
-    pub rows: Vec<Row>,
-}
-
-/// One contender's figures.
-#[derive(Debug, Clone, Serialize)]
-pub struct Row {
-    /// Who.
-    pub name: String,
-    /// Its costs.
-    pub summary: Summary,
-    /// Our cost divided by its cost, paired by round; none for ourselves and for who could not be measured.
-    pub ours_to_this: Option<Ratio>,
-    /// Why it could not be measured.
-    pub missing: Option<String>,
+    counters: Vec<(usize, Counter<'a>)>,
+    base: Option<&'static str>,
+    apart: Option<&'static str>,
+    noise: Option<Noise>,
+    headline: bool,
 }
 
 impl<'a> Comparison<'a> {
     /// A comparison of costs in `unit`; `unfair` says what is not fair about it.
     pub fn new(title: impl Into<String>, unit: &'static str, unfair: impl Into<String>) -> Self {
-        Self { title: title.into(), unit, unfair: unfair.into(), contenders: Vec::new() }
+        let (title, unfair) = (title.into(), unfair.into());
+        Self {
+            title,
+            unit,
+            unfair,
+            contenders: Vec::new(),
+            counters: Vec::new(),
+            base: None,
+            apart: None,
+            noise: None,
+            headline: false,
+        }
     }
 
     /// With one more contender; ours comes first.
     #[must_use]
-    pub fn contender(
+    pub fn contender<S: Into<Sample>>(
         mut self,
         name: impl Into<String>,
-        measure: impl FnMut() -> Result<f64, String> + 'a,
+        mut measure: impl FnMut() -> Result<S, String> + 'a,
     ) -> Self {
-        self.contenders.push((name.into(), Box::new(measure)));
+        self.contenders.push((name.into(), Box::new(move || measure().map(Into::into))));
         self
     }
 
-    /// Measures `rounds` rounds after one of warm-up. A contender that fails is out, with its reason.
-    pub fn run(mut self, rounds: usize) -> Outcome {
+    /// With counts beside the costs of the contender that was added last.
+    #[must_use]
+    pub fn counted(mut self, count: impl FnOnce() -> Counts + 'a) -> Self {
+        self.counters.push((self.contenders.len() - 1, Box::new(count)));
+        self
+    }
+
+    /// Each contender's cost is told as a multiple of this one's as well.
+    #[must_use]
+    pub fn against(mut self, base: &'static str) -> Self {
+        self.base = Some(base);
+        self
+    }
+
+    /// Costs are such that other processes do not change them, for this reason: they are no noise then.
+    #[must_use]
+    pub fn apart(mut self, why: &'static str) -> Self {
+        self.apart = Some(why);
+        self
+    }
+
+    /// It stands in the README's table.
+    #[must_use]
+    pub fn headline(mut self) -> Self {
+        self.headline = true;
+        self
+    }
+
+    /// The noise is taken to be this instead of watched: for tests.
+    #[must_use]
+    pub fn with_noise(mut self, noise: Noise) -> Self {
+        self.noise = Some(noise);
+        self
+    }
+
+    /// Measures as many rounds as asked for, of `full`, after one of warm-up. A contender that fails is out, with
+    /// its reason.
+    pub fn run(mut self, asked: Asked, full: usize) -> Outcome {
+        let rounds = asked.rounds(full);
+        let began = Instant::now();
+        asked.tell(&Event::Begin(self.title.clone()));
+        let watch = self.noise.is_none().then(Watch::begin);
+        let (samples, missing) = self.measure(asked, rounds);
+        let noise = watch.map(Watch::end).or(self.noise).unwrap_or_default();
+        let mut rows = self.rows(&samples, missing, &noise);
+        for (i, count) in std::mem::take(&mut self.counters) {
+            if !asked.test && rows[i].missing.is_none() {
+                rows[i].counts.extend(count());
+            }
+        }
+        let outcome = Outcome {
+            title: self.title,
+            unit: self.unit.into(),
+            unfair: self.unfair,
+            base: self.base.map(str::to_owned),
+            apart: self.apart.map(str::to_owned),
+            headline: self.headline,
+            rows,
+            noise: Some(noise),
+            seconds: began.elapsed().as_secs_f64(),
+        };
+        asked.tell(&Event::Outcome(Box::new(outcome.clone())));
+        outcome
+    }
+
+    /// The samples of each contender, and why it has none.
+    fn measure(&mut self, asked: Asked, rounds: usize) -> (Vec<Vec<Sample>>, Vec<Option<String>>) {
         let count = self.contenders.len();
-        let mut costs = vec![Vec::with_capacity(rounds); count];
+        let mut samples = vec![Vec::with_capacity(rounds); count];
         let mut missing: Vec<Option<String>> = vec![None; count];
         let mut random = SplitMix(0xbe7c);
         for round in 0..=rounds {
@@ -84,129 +160,45 @@ impl<'a> Comparison<'a> {
                 }
                 match (self.contenders[i].1)() {
                     Ok(_) if round == 0 => {}
-                    Ok(cost) => costs[i].push(cost),
+                    Ok(sample) => samples[i].push(sample),
                     Err(why) => missing[i] = Some(why),
                 }
             }
+            asked.tell(&Event::Round(round, rounds));
         }
-        let rows = self.contenders.iter().enumerate().map(|(i, (name, _))| Row {
-            name: name.clone(),
-            summary: Summary::of(&costs[i]),
-            ours_to_this: if i == 0 || missing[i].is_some() {
-                None
-            } else {
-                Ratio::paired(&costs[0], &costs[i])
-            },
-            missing: missing[i].clone(),
-        });
-        Outcome { title: self.title, unit: self.unit, unfair: self.unfair, rows: rows.collect() }
-    }
-}
-
-impl Outcome {
-    /// The table, in Markdown.
-    pub fn markdown(&self) -> String {
-        let mut out = format!(
-            "### {}\n\n| who | median {unit} | 10th..90th | ours / this (95 %) | verdict |\n| --- | ---: | ---: | ---: | --- |\n",
-            self.title,
-            unit = self.unit
-        );
-        for row in &self.rows {
-            let s = &row.summary;
-            let (ratio, verdict) = match (&row.ours_to_this, &row.missing) {
-                (_, Some(why)) => ("-".into(), format!("not measured: {why}")),
-                (Some(r), None) => (
-                    format!("{:.2} ({:.2}..{:.2})", r.ratio, r.low, r.high),
-                    match r.verdict() {
-                        Verdict::Less => "ours costs less".into(),
-                        Verdict::More => "ours costs more".into(),
-                        Verdict::NoDifference => "no difference shown".into(),
-                    },
-                ),
-                (None, None) => ("1".into(), "ours".into()),
-            };
-            let _ = writeln!(
-                out,
-                "| {} | {} | {}..{} | {ratio} | {verdict} |",
-                row.name,
-                figure(s.median),
-                figure(s.p10),
-                figure(s.p90)
-            );
-        }
-        let n = self.rows.iter().map(|r| r.summary.n).max().unwrap_or(0);
-        let _ = writeln!(out, "\n{n} interleaved rounds. Not fair: {}\n", self.unfair);
-        out
-    }
-}
-
-/// How a comparison was asked to run, by the arguments after `cargo bench … --`.
-#[derive(Debug, Clone, Copy)]
-pub struct Asked {
-    /// `--test`: once, to see that it runs.
-    pub test: bool,
-    /// `--quick`: fewer rounds.
-    pub quick: bool,
-    /// `--record`: write a dated record into `benches/record/`.
-    pub record: bool,
-}
-
-impl Asked {
-    /// From this process's arguments; what cargo and Criterion add besides is passed over.
-    pub fn by_arguments() -> Self {
-        let has = |name: &str| std::env::args().any(|a| a == name);
-        Self { test: has("--test"), quick: has("--quick"), record: has("--record") }
+        (samples, missing)
     }
 
-    /// `full` rounds, or as many fewer as asked for.
-    pub fn rounds(&self, full: usize) -> usize {
-        match self {
-            Self { test: true, .. } => 1,
-            Self { quick: true, .. } => full.div_ceil(5).max(3),
-            _ => full,
-        }
-    }
-}
-
-/// Everything that one lab's comparisons found, with where and when.
-#[derive(Debug, Serialize)]
-struct Record<'a> {
-    lab: &'a str,
-    date: String,
-    machine: Machine,
-    outcomes: &'a [Outcome],
-    notes: &'a [&'a str],
-}
-
-/// Prints what was found, and with `--record` writes it to `benches/record/DATE-HOST-LAB.{json,md}`.
-/// `notes` say what the figures mean and which goals were missed.
-pub fn publish(asked: Asked, lab: &str, outcomes: &[Outcome], notes: &[&str]) -> io::Result<()> {
-    let machine = Machine::fingerprint(env!("CARGO_MANIFEST_DIR"));
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let date = kit::machine::date(now);
-    let mut text = format!(
-        "# {lab}: {date}\n\n{} · {} · load {:.1} · revision {}\n\n",
-        machine.line(),
-        machine.cpu,
-        machine.load,
-        machine.revision
-    );
-    for outcome in outcomes {
-        text.push_str(&outcome.markdown());
-    }
-    for note in notes {
-        let _ = writeln!(text, "- {note}");
-    }
-    io::stdout().write_all(text.as_bytes())?;
-    if asked.record {
-        let place = |extension: &str| -> PathBuf {
-            let kind = format!("{}-{}cpu", machine.arch, machine.cpus);
-            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("record/{date}-{kind}-{lab}.{extension}"))
+    fn rows(&self, samples: &[Vec<Sample>], missing: Vec<Option<String>>, noise: &Noise) -> Vec<Row> {
+        let costs: Vec<Vec<f64>> = samples.iter().map(|s| s.iter().map(|s| s.cost).collect()).collect();
+        let base = self.base.and_then(|b| self.contenders.iter().position(|(name, _)| name == b));
+        let whole = |i: usize| missing[i].is_none();
+        let held = |i: usize, j: usize| {
+            let both = i != j && whole(i) && whole(j);
+            both.then(|| judge(&costs[i], &costs[j], noise, self.apart.is_some())).flatten()
         };
-        std::fs::create_dir_all(Path::new(env!("CARGO_MANIFEST_DIR")).join("record"))?;
-        let record = Record { lab, date: date.clone(), machine: machine.clone(), outcomes, notes };
-        kit::run::write_whole(&place("md"), &text)?;
-        kit::run::write_whole(&place("json"), &(serde_json::to_string_pretty(&record)? + "\n"))?;
+        let rows = self.contenders.iter().enumerate().map(|(i, (name, _))| {
+            let (ours_to_this, finding) = held(0, i).unzip();
+            Row {
+                name: name.clone(),
+                summary: Summary::of(&costs[i]),
+                ours_to_this,
+                finding,
+                to_base: base.and_then(|b| held(i, b)).map(|(ratio, _)| ratio),
+                counts: counts(&samples[i]),
+                missing: missing[i].clone(),
+                samples: costs[i].iter().map(|c| crate::record::rounded(*c)).collect(),
+            }
+        });
+        rows.collect()
     }
-    Ok(())
+}
+
+/// The median of each count.
+fn counts(samples: &[Sample]) -> BTreeMap<String, f64> {
+    let mut all: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for (name, count) in samples.iter().flat_map(|s| &s.counts) {
+        all.entry(name).or_default().push(*count);
+    }
+    all.into_iter().map(|(name, counts)| (name.to_owned(), percentile(&sorted(&counts), 0.5))).collect()
 }

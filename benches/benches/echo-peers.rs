@@ -1,15 +1,17 @@
 //! Our servers against tokio, monoio, compio and C: CPU time of the server for a request.
 //!
 //! Every server is a process of its own, pinned to one CPU, with the same generator on another; rounds in
-//! turn. The program starts itself again as each of the servers: `echo_peers --child NAME`.
+//! turn. The program starts itself again as each of the servers: `echo-peers --child NAME`.
 
 use std::cell::RefCell;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::rc::Rc;
 use std::time::Duration;
 
 use benches::compare::{Asked, Comparison, Outcome, publish};
+use benches::counts::{self, Counts};
 use echo::control::{self, Target};
 use echo::load::Until;
 use echo::measure::{Cpus, Pair, ping_pong};
@@ -28,7 +30,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            let _ = writeln!(std::io::stderr(), "echo_peers: {e}");
+            let _ = writeln!(std::io::stderr(), "echo-peers: {e}");
             ExitCode::FAILURE
         }
     }
@@ -59,13 +61,12 @@ fn compare() -> Result<()> {
 
 fn cells(asked: Asked, c: &std::result::Result<PathBuf, String>) -> Result<Vec<Outcome>> {
     let cpus = Cpus::take()?;
-    let rounds = asked.rounds(25);
     let each = Duration::from_millis(if asked.test { 5 } else { 80 });
     let mut outcomes = Vec::new();
     for payload in [64, 4096] {
         for connections in if asked.test { vec![1, 50] } else { vec![1, 50, 500] } {
             for ours in ["io_uring", "epoll"] {
-                outcomes.push(cell(ours, connections, payload, rounds, each, &cpus, c)?);
+                outcomes.push(cell(ours, connections, payload, asked, each, &cpus, c)?);
             }
         }
     }
@@ -76,7 +77,7 @@ fn cell(
     ours: &str,
     connections: usize,
     payload: usize,
-    rounds: usize,
+    asked: Asked,
     each: Duration,
     cpus: &Cpus,
     c: &std::result::Result<PathBuf, String>,
@@ -87,16 +88,34 @@ fn cell(
     let unfair = "the peers have no backpressure, counters or orderly stop; tokio, monoio and compio are general \
                   runtimes with a task a connection; all share the machine's memory and caches";
     let mut comparison = Comparison::new(title, "us CPU a request", unfair);
+    let headline = connections == 50 && payload == 64;
+    if headline {
+        comparison = comparison.headline();
+    }
     for name in std::iter::once(&ours).chain(peers) {
         let pair = start(name, cpus, c)
             .and_then(|t| Pair::connect(t, ping_pong(connections, payload)).map_err(|e| e.to_string()));
-        let pair = RefCell::new(pair);
+        let pair = Rc::new(RefCell::new(pair));
+        let counted = Rc::clone(&pair);
         comparison = comparison.contender(*name, move || match &mut *pair.borrow_mut() {
             Err(why) => Err(why.clone()),
             Ok(pair) => round(pair, each),
         });
+        if headline {
+            comparison = comparison.counted(move || counts(&mut counted.borrow_mut()));
+        }
     }
-    Ok(comparison.run(rounds))
+    Ok(comparison.run(asked, 25))
+}
+
+/// What the server's process does for a request.
+fn counts(pair: &mut std::result::Result<Pair, String>) -> Counts {
+    let Ok(pair) = pair else { return Counts::new() };
+    let Some(pid) = pair.target.pid() else { return Counts::new() };
+    counts::of_process(pid, || {
+        let report = pair.client.run(Until::Elapsed(Duration::from_millis(200))).ok()?;
+        Some(report.requests as f64)
+    })
 }
 
 /// CPU time for a request, in microseconds. Peers have no counters, so this does not ask for them.
@@ -131,7 +150,7 @@ fn build_c(folder: &Path) -> std::result::Result<PathBuf, String> {
     match built {
         Ok(status) if status.success() => Ok(program),
         Ok(status) => Err(format!("cc: {status}")),
-        Err(e) => Err(format!("cc: {e}")),
+        Err(e) => Err(benches::peers::failed("cc", &e)),
     }
 }
 

@@ -10,6 +10,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use benches::compare::{Asked, Comparison, Outcome, publish};
+use benches::counts;
 use elf_core::Core;
 use elf_core::catch::Victim;
 use elf_core::s3_process::REGISTER_NAMES;
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            let _ = writeln!(std::io::stderr(), "elf_core_peers: {e}");
+            let _ = writeln!(std::io::stderr(), "elf-core-peers: {e}");
             ExitCode::FAILURE
         }
     }
@@ -75,10 +76,14 @@ fn all(asked: Asked, dir: &Path) -> Result<Vec<Outcome>> {
             "to eu-readelf: it prints x87 and SSE registers too, and decodes every note; to us: nothing";
         out.push(
             Comparison::new(format!("list, {threads} threads: threads, registers, mappings"), "ms", unfair)
+                .headline()
                 .contender("ours", || time(me, &["--child", "list", core]))
+                .counted(|| counts::of(&[me, "--child", "list", core]))
                 .contender("eu-readelf -n", || time("eu-readelf", &["-n", core]))
+                .counted(|| counts::of(&["eu-readelf", "-n", core]))
                 .contender("one pread of the notes", || time(me, &["--child", "notes", core]))
-                .run(asked.rounds(40)),
+                .counted(|| counts::of(&[me, "--child", "notes", core]))
+                .run(asked, 40),
         );
     }
     let unfair = "eu-stack stops at 256 frames a thread (no thread here has as many); gdb reads all debug information that it finds, \
@@ -86,16 +91,18 @@ fn all(asked: Asked, dir: &Path) -> Result<Vec<Outcome>> {
     for (threads, core) in [(few, small), (many, large)] {
         let gdb = ["-q", "-nx", "-batch", "-ex", "thread apply all bt", me, core];
         let title = format!("backtraces of all {threads} threads, with function names");
-        let mut comparison =
-            Comparison::new(title, "ms", unfair).contender("ours", || time(me, &["--child", "bt", core]));
+        let mut comparison = Comparison::new(title, "ms", unfair)
+            .contender("ours", || time(me, &["--child", "bt", core]))
+            .counted(|| counts::of(&[me, "--child", "bt", core]));
         if threads == few {
             // Of 1000 threads it had not come to an end after two minutes, when this was written.
-            comparison = comparison.contender("eu-stack", || time("eu-stack", &["--core", core, "-e", me]));
+            comparison =
+                comparison.headline().contender("eu-stack", || time("eu-stack", &["--core", core, "-e", me]));
         }
         let comparison = comparison
             .contender("gdb", || time("gdb", &gdb))
             .contender("ours, with lines and inlined functions", || time(me, &["--child", "bt-lines", core]));
-        out.push(comparison.run(asked.rounds(if threads == few { 15 } else { 7 })));
+        out.push(comparison.run(asked, if threads == few { 15 } else { 7 }));
     }
     for gib in [4_u64, 256] {
         let path = sparse(small, dir, gib << 30)?;
@@ -109,13 +116,13 @@ fn all(asked: Asked, dir: &Path) -> Result<Vec<Outcome>> {
             )
             .contender("ours", || megabytes(me, &[me, "--child", "list", core]))
             .contender("eu-readelf -n", || megabytes(me, &["eu-readelf", "-n", core]))
-            .run(asked.rounds(5)),
+            .run(asked, 5),
         );
         out.push(
             Comparison::new(title("time"), "ms", "the notes are the same ones, the memory is one hole")
                 .contender("ours", || time(me, &["--child", "list", core]))
                 .contender("eu-readelf -n", || time("eu-readelf", &["-n", core]))
-                .run(asked.rounds(15)),
+                .run(asked, 15),
         );
     }
     let deep = core_of(me, dir, Crash::StackOverflow, 0)?;
@@ -126,7 +133,7 @@ fn all(asked: Asked, dir: &Path) -> Result<Vec<Outcome>> {
             "only ours: eu-stack stops at 256 frames, gdb was not tried",
         )
         .contender("ours", || time(me, &["--child", "bt", &deep]))
-        .run(asked.rounds(7)),
+        .run(asked, 7),
     );
     Ok(out)
 }
@@ -168,7 +175,7 @@ fn time(program: &str, args: &[&str]) -> std::result::Result<f64, String> {
     match status {
         Ok(s) if s.success() => Ok(took),
         Ok(s) => Err(format!("{program}: {s}")),
-        Err(e) => Err(format!("{program}: {e}")),
+        Err(e) => Err(benches::peers::failed(program, &e)),
     }
 }
 

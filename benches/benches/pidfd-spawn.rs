@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use nix::fcntl::OFlag;
 use pidfd_spawn::measure::Contender;
 use pidfd_spawn::process::Child;
@@ -17,6 +17,7 @@ fn spawn_and_wait(c: &mut Criterion) {
     let tiny = Tiny::exit_0().expect("a program in memory");
     let mut group = c.benchmark_group("pidfd-spawn/spawn+wait");
     group.sample_size(20);
+    group.throughput(Throughput::Elements(1));
     for who in Contender::all(zygote.as_ref()) {
         let mut run = who.runner(tiny.path()).expect("a prepared spawn");
         group.bench_function(who.key(), |b| b.iter(|| black_box(run().expect("a child"))));
@@ -28,6 +29,7 @@ fn wait_for_a_hundred(c: &mut Criterion) {
     let program = Tiny::until_eof().expect("a program in memory");
     let mut group = c.benchmark_group("pidfd-spawn/wait-100");
     group.sample_size(10);
+    group.throughput(Throughput::Elements(100));
     for mechanism in Mechanism::ALL {
         let start = || {
             let (gate, hold) = nix::unistd::pipe2(OFlag::O_CLOEXEC).expect("a pipe");

@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use rseq_spinlock::locks::{Adaptive, Backoff, Clh, FutexMutex, Mcs, Parking, RseqAware, Tas, Ticket, Ttas};
 use rseq_spinlock::percpu::{CounterByCid, CounterByCpu, CpuLock, FreeList, Rings, possible_cpus, usable};
 use rseq_spinlock::sys::sections::{ByCid, ByCpu};
@@ -18,7 +19,8 @@ fn sections(c: &mut Criterion) {
     // Nothing to measure without rseq: `cargo xtask doctor rseq-spinlock` says why.
     let Ok(thread) = usable::<ByCpu>() else { return };
     let n = possible_cpus();
-    let mut g = c.benchmark_group("rseq_spinlock/increment");
+    let mut g = c.benchmark_group("rseq-spinlock/increment");
+    g.throughput(Throughput::Elements(1));
     g.bench_function("local", |b| {
         b.iter(|| {
             LOCAL.with(|l| {
@@ -37,7 +39,8 @@ fn sections(c: &mut Criterion) {
     g.bench_function("atomic", |b| b.iter(|| atomic.fetch_add(1, Ordering::Relaxed)));
     g.finish();
 
-    let mut g = c.benchmark_group("rseq_spinlock/percpu");
+    let mut g = c.benchmark_group("rseq-spinlock/percpu");
+    g.throughput(Throughput::Elements(1));
     let list: FreeList = FreeList::new(n, 8);
     (0..8).for_each(|node| _ = list.push(thread, node));
     g.bench_function("list_pop_push", |b| b.iter(|| list.pop(thread).map(|node| list.push(thread, node))));
@@ -48,25 +51,26 @@ fn sections(c: &mut Criterion) {
     g.finish();
 }
 
-fn alone<R: RawLock>(c: &mut Criterion) {
+fn alone<R: RawLock>(g: &mut BenchmarkGroup<'_, WallTime>) {
     let lock = Lock::<R, u64>::new(0);
-    c.bench_function(&format!("rseq_spinlock/alone/{}", R::NAME), |b| {
-        b.iter(|| *lock.lock() += black_box(1))
-    });
+    g.bench_function(R::NAME, |b| b.iter(|| *lock.lock() += black_box(1)));
 }
 
 fn locks(c: &mut Criterion) {
     let _ = usable::<ByCpu>();
-    alone::<Tas>(c);
-    alone::<Ttas>(c);
-    alone::<Backoff>(c);
-    alone::<Ticket>(c);
-    alone::<Mcs>(c);
-    alone::<Clh>(c);
-    alone::<FutexMutex>(c);
-    alone::<Adaptive>(c);
-    alone::<Parking>(c);
-    alone::<RseqAware>(c);
+    let mut g = c.benchmark_group("rseq-spinlock/alone");
+    g.throughput(Throughput::Elements(1));
+    alone::<Tas>(&mut g);
+    alone::<Ttas>(&mut g);
+    alone::<Backoff>(&mut g);
+    alone::<Ticket>(&mut g);
+    alone::<Mcs>(&mut g);
+    alone::<Clh>(&mut g);
+    alone::<FutexMutex>(&mut g);
+    alone::<Adaptive>(&mut g);
+    alone::<Parking>(&mut g);
+    alone::<RseqAware>(&mut g);
+    g.finish();
 }
 
 criterion_group!(benches, sections, locks);

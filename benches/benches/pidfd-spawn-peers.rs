@@ -50,6 +50,9 @@ fn cell(asked: Asked, zygote: &Arc<Zygote>, mib: usize, kind: &str, program: &st
         "us",
         "to std, which resets less and gives no pidfd; to fork and vfork, which reset 64 handlers each by hand.",
     );
+    if kind == "dynamic" && mib != 256 && !ended {
+        comparison = comparison.headline();
+    }
     let mut who = Contender::all(Some(zygote));
     // Ours is the first.
     who.sort_by_key(|c| !matches!(c, Contender::Ours(Way::Clone3)));
@@ -61,7 +64,7 @@ fn cell(asked: Asked, zygote: &Arc<Zygote>, mib: usize, kind: &str, program: &st
             Ok(if ended { end } else { returned }.as_secs_f64() * 1e6)
         });
     }
-    comparison.run(asked.rounds(60))
+    comparison.run(asked, 60)
 }
 
 fn batches(asked: Asked) -> Outcome {
@@ -89,12 +92,13 @@ fn batches(asked: Asked) -> Outcome {
         fed(Command::new("parallel").args(["--will-cite", "-j", &parallel.to_string(), "/bin/true"]), total)?;
         Ok(per_child(begin))
     })
-    .run(asked.rounds(11))
+    .run(asked, 11)
 }
 
 /// Runs a tool with `lines` numbered lines on its standard input.
 fn fed(command: &mut Command, lines: usize) -> std::result::Result<(), String> {
-    let mut child = command.stdin(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
+    let name = command.get_program().display().to_string();
+    let mut child = command.stdin(Stdio::piped()).spawn().map_err(|e| benches::peers::failed(&name, &e))?;
     let text: String = (0..lines).map(|i| format!("{i}\n")).collect();
     let wrote = child.stdin.take().map(|mut pipe| pipe.write_all(text.as_bytes()));
     let status = child.wait().map_err(|e| e.to_string())?;

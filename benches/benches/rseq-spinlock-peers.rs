@@ -40,9 +40,8 @@ trait Job {
 }
 
 /// All contenders with a job, ours first.
-fn contest<J: Job>(title: &str, unit: &'static str, unfair: &str, job: &J, rounds: usize) -> Outcome {
-    Comparison::new(title, unit, unfair)
-        .contender("rseq-aware (ours)", || Ok(job.run(&Lock::<RseqAware, u64>::new(0))))
+fn contest<J: Job>(of: Comparison<'_>, job: &J, (asked, full): (Asked, usize)) -> Outcome {
+    of.contender("rseq-aware (ours)", || Ok(job.run(&Lock::<RseqAware, u64>::new(0))))
         .contender("the same without rseq (ours, parking)", || Ok(job.run(&Lock::<Parking, u64>::new(0))))
         .contender("std::sync::Mutex", || Ok(job.run(&std::sync::Mutex::new(0))))
         .contender("parking_lot::Mutex", || Ok(job.run(&ParkingLot(parking_lot::Mutex::new(0)))))
@@ -50,7 +49,7 @@ fn contest<J: Job>(title: &str, unit: &'static str, unfair: &str, job: &J, round
         .contender("pthread_mutex_t", || Ok(job.run(&sys::Mutex::new(false))))
         .contender("pthread_mutex_t, adaptive", || Ok(job.run(&sys::Mutex::new(true))))
         .contender("pthread_spinlock_t", || Ok(job.run(&sys::Spin::new())))
-        .run(rounds)
+        .run(asked, full)
 }
 
 /// Lock and unlock, alone.
@@ -103,22 +102,30 @@ impl Job for Again<'_> {
 
 const CLOCKED: &str = "each section is timed by two reads of the time-stamp counter, about 17 ns that all pay; other work on the machine";
 
-fn loaded(threads: usize, time: Duration, rounds: usize) -> Vec<Outcome> {
+fn loaded(threads: usize, time: Duration, rounds: (Asked, usize)) -> Vec<Outcome> {
     let job = Loaded { load: Load { threads, time, outside: 0 }, seen: RefCell::default() };
     let again = |value| Again { seen: &job.seen, value };
     vec![
-        contest(&format!("{threads} threads: one section"), "ns", CLOCKED, &job, rounds),
         contest(
-            &format!("{threads} threads: longest wait (the same runs)"),
-            "ms",
-            "a thread that is preempted before it asks twice counts as waiting; so do all",
+            Comparison::new(format!("{threads} threads: one section"), "ns", CLOCKED).headline(),
+            &job,
+            rounds,
+        ),
+        contest(
+            Comparison::new(
+                format!("{threads} threads: longest wait (the same runs)"),
+                "ms",
+                "a thread that is preempted before it asks twice counts as waiting; so do all",
+            ),
             &again(Contended::max_wait_ms),
             rounds,
         ),
         contest(
-            &format!("{threads} threads: unfairness, 1 - smallest share / largest (the same runs)"),
-            "1",
-            "short runs: a thread that never got a CPU has a share of 0",
+            Comparison::new(
+                format!("{threads} threads: unfairness, 1 - smallest share / largest (the same runs)"),
+                "1",
+                "short runs: a thread that never got a CPU has a share of 0",
+            ),
             &again(|o| 1.0 - o.fairness()),
             rounds,
         ),
@@ -126,19 +133,19 @@ fn loaded(threads: usize, time: Duration, rounds: usize) -> Vec<Outcome> {
 }
 
 /// The rseq counter against a thread-local and an atomic, alone and on two CPUs.
-fn counters(rounds: usize) -> Vec<Outcome> {
-    let all =
-        costs(rounds + 1, 200_000).expect("rseq works here, as `cargo xtask doctor rseq-spinlock` says");
+fn counters(asked: Asked, full: usize) -> Vec<Outcome> {
+    let all = costs(asked.rounds(full) + 1, 200_000)
+        .expect("rseq works here, as `cargo xtask doctor rseq-spinlock` says");
     let compare = |title: &str, who: &[(&str, &Vec<f64>)]| {
         let unfair = "the thread-local can be read by no other thread; the rounds are in order, not shuffled";
-        let comparison = Comparison::new(title, "ns", unfair);
+        let comparison = Comparison::new(title, "ns", unfair).headline();
         who.iter()
             .filter(|(_, samples)| !samples.is_empty())
             .fold(comparison, |c, (name, samples)| {
                 let mut samples = samples.iter();
                 c.contender(*name, move || samples.next().copied().ok_or_else(|| "no sample".into()))
             })
-            .run(rounds)
+            .run(asked, full)
     };
     let Costs { local, rseq, rseq_cid, atomic, rseq_two, atomic_two } = &all;
     vec![
@@ -162,16 +169,15 @@ fn main() -> io::Result<()> {
     let asked = Asked::by_arguments();
     let cores = cpus::allowed().map_or(1, |c| c.len());
     let (short, long) = if asked.test { (5, 5) } else { (30, 400) };
-    let mut outcomes = counters(asked.rounds(40));
-    outcomes.push(contest(
+    let mut outcomes = counters(asked, 40);
+    let alone = Comparison::new(
         "Lock and unlock, nobody else",
         "ns",
         "Rust's locks are inlined, C's are calls; glibc's would be cheaper in a process that never had a second thread",
-        &Alone,
-        asked.rounds(60),
-    ));
-    outcomes.extend(loaded(2, Duration::from_millis(short), asked.rounds(40)));
-    outcomes.extend(loaded(8 * cores, Duration::from_millis(long), asked.rounds(10)));
+    );
+    outcomes.push(contest(alone, &Alone, (asked, 60)));
+    outcomes.extend(loaded(2, Duration::from_millis(short), (asked, 40)));
+    outcomes.extend(loaded(8 * cores, Duration::from_millis(long), (asked, 10)));
     publish(asked, "rseq-spinlock", &outcomes, &NOTES)
 }
 
