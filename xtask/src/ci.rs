@@ -3,12 +3,12 @@
 
 use std::time::Instant;
 
-use crate::{book, bpf, exit, homework, paths, report, tidy};
+use crate::{bench, book, bpf, exit, homework, paths, report, tidy};
 
 /// A step: its name, and what it does; an error ends the whole.
 type Step = (&'static str, fn() -> anyhow::Result<()>);
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 11] = [
     ("fmt", || cargo(&["fmt", "--all", "--check"])),
     ("tidy", tidy::check),
     // Objects of programs in C are committed; here they are made again.
@@ -16,6 +16,10 @@ const STEPS: [Step; 8] = [
     ("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])),
     // Each bench runs once, unmeasured: it must work, not be fast.
     ("benches", || cargo(&["bench", "--package", "benches", "--quiet", "--", "--test"])),
+    ("peers", bench::check_peers),
+    // Counts that noise does not touch.
+    ("counts", bench::check_instructions),
+    ("figures", bench::check_readme),
     ("homework", homework::verify_all),
     ("links", book::check_links),
     ("book", || book::check_generated().and_then(|()| book::build(&[]))),

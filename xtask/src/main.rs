@@ -2,6 +2,7 @@
 //!
 //! It links no lab, so that a lab that does not compile breaks neither this nor the other labs.
 
+mod bench;
 mod book;
 mod bpf;
 mod ci;
@@ -36,6 +37,8 @@ enum Command {
     Run(run::Options),
     /// What this machine can do, found out by doing it
     Doctor(doctor::Options),
+    /// Measure the labs, and hold them against their peers
+    Bench(bench::Options),
     /// Make a lab that builds, runs, passes its tests and is listed
     NewLab(new_lab::Options),
     /// Exercises: check, hand out, grade
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
         }
     };
     let done = run::refuse_cargo_under_sudo().and_then(|()| match cli.command {
+        Command::Bench(options) => bench::run(&options),
         Command::List(options) => list::run(&options),
         Command::Run(options) => run::run(options),
         Command::Doctor(options) => doctor::run(&options),

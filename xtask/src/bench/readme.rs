@@ -1,0 +1,114 @@
+//! The README's table of figures: made from the newest records, never by hand.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use benches::record::{Lab, Outcome, Record, ratio_words};
+use kit::stats::figure;
+
+use crate::{paths, report};
+
+const BEGIN: &str = "<!-- figures: made by `cargo xtask bench --readme` from benches/record -->";
+const END: &str = "<!-- end of figures -->";
+
+/// Puts the table into the README.
+pub(super) fn write(records: &Path) -> anyhow::Result<()> {
+    let path = paths::root().join("README.md");
+    let (old, new) = both(records, &path)?;
+    if old == new {
+        report::note("README.md is up to date");
+    } else {
+        kit::run::write_whole(&path, &new)?;
+        report::note("README.md: the table of figures is new");
+    }
+    Ok(())
+}
+
+/// Whether the README's table is what the records say.
+pub(super) fn check(records: &Path) -> anyhow::Result<()> {
+    let (old, new) = both(records, &paths::root().join("README.md"))?;
+    if old != new {
+        bail!("README.md: its table of figures is not that of benches/record\n  cargo xtask bench --readme");
+    }
+    Ok(())
+}
+
+/// The README as it is and as it should be.
+fn both(records: &Path, path: &Path) -> anyhow::Result<(String, String)> {
+    let old = std::fs::read_to_string(path).context("README.md")?;
+    let record = super::current(records)?;
+    let new = replace(&old, &table(&record))
+        .with_context(|| format!("README.md has no lines {BEGIN} and {END}"))?;
+    Ok((old, new))
+}
+
+/// `text` with what is between the two lines replaced.
+fn replace(text: &str, table: &str) -> Option<String> {
+    let (before, rest) = text.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n\n{table}\n{END}{after}"))
+}
+
+fn table(record: &Record) -> String {
+    let mut out = format!(
+        "{}, {}. A ratio below 1: ours costs less. Its 95 % interval is in parentheses; \"no difference\" means none \
+         shown.\n[All figures](benches/record), with what is unfair about each.\n\n| lab | cost | ours | against | \
+         theirs | ours / theirs |\n| --- | --- | ---: | --- | ---: | --- |\n",
+        record.date,
+        record.machine.line()
+    );
+    for lab in &record.labs {
+        for outcome in shown(lab) {
+            out += &lines(&lab.lab, outcome);
+        }
+    }
+    out
+}
+
+/// The comparisons that stand in the README: those marked; of a record that marks none, the first.
+fn shown(lab: &Lab) -> Vec<&Outcome> {
+    let marked: Vec<&Outcome> = lab.outcomes.iter().filter(|o| o.headline).collect();
+    if marked.is_empty() { lab.outcomes.first().into_iter().collect() } else { marked }
+}
+
+fn lines(lab: &str, outcome: &Outcome) -> String {
+    let mut out = String::new();
+    let Some(ours) = outcome.rows.first() else { return out };
+    for row in &outcome.rows[1..] {
+        let Some(ratio) = &row.ours_to_this else { continue };
+        let verdict = match &row.finding {
+            Some(f) if f.verdict.is_none() => ", not judged",
+            _ if ratio.low <= 1.0 && ratio.high >= 1.0 => ", no difference",
+            _ => "",
+        };
+        out += &format!(
+            "| {lab} | {}, {} | {} | {} | {} | {}{verdict} |\n",
+            cell(&outcome.title),
+            outcome.unit,
+            figure(ours.summary.median),
+            cell(&row.name),
+            figure(row.summary.median),
+            ratio_words(ratio)
+        );
+    }
+    out
+}
+
+/// Text that does not end a table's cell.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_between_the_marks_is_replaced() {
+        let text = format!("a\n{BEGIN}\nold\n{END}\nb\n");
+        let new = replace(&text, "new\n").unwrap();
+        assert_eq!(new, format!("a\n{BEGIN}\n\nnew\n\n{END}\nb\n"));
+        assert_eq!(replace(&new, "new\n"), Some(new));
+        assert_eq!(replace("no marks", "x"), None);
+    }
+}
