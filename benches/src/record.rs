@@ -263,7 +263,7 @@ impl Row {
             (None, None, Some(ratio)) => {
                 Finding { verdict: Some(ratio.verdict()), why: String::new() }.words()
             }
-            (None, None, None) => "ours".into(),
+            (None, None, None) => "-".into(),
         }
     }
 }

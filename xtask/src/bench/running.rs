@@ -44,10 +44,12 @@ pub(super) fn parts(lab: &str, quick: bool, progress: &mut Progress) -> anyhow::
     progress.begin(lab, PARTS);
     let start = SystemTime::now();
     let mut command = bench(lab, false);
-    command.arg("--").args(quick.then_some("--quick")).stdout(Stdio::piped());
+    command.arg("--").args(quick.then_some("--quick")).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
     let mut done = 0;
-    let out = child.stdout.take().context("no pipe")?;
+    let (out, err) = (child.stdout.take().context("no pipe")?, child.stderr.take().context("no pipe")?);
+    // Criterion tells each of its steps there: it would tear our own line.
+    let said = std::thread::spawn(move || std::io::read_to_string(err).unwrap_or_default());
     for line in BufReader::new(out).lines().map_while(Result::ok) {
         // One line of each function has its time.
         if line.contains("time:   [") {
@@ -56,7 +58,10 @@ pub(super) fn parts(lab: &str, quick: bool, progress: &mut Progress) -> anyhow::
         }
     }
     let status = child.wait()?;
-    anyhow::ensure!(status.success(), "cargo bench --bench {lab} failed: {status} (see above)");
+    if !status.success() {
+        let said = said.join().unwrap_or_default();
+        bail!("cargo bench --bench {lab} failed: {status}\n{}", said.trim_end());
+    }
     progress.done();
     Ok(criterion::since(start))
 }
