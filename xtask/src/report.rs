@@ -38,6 +38,12 @@ impl Style {
         Self { on: std::io::stdout().is_terminal() && !set("NO_COLOR") && !dumb }
     }
 
+    /// Without any.
+    #[cfg(test)]
+    pub(crate) fn plain() -> Self {
+        Self { on: false }
+    }
+
     fn paint(self, code: &str, text: &str) -> String {
         if self.on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }

@@ -8,6 +8,7 @@ mod page;
 mod readme;
 mod running;
 mod settings;
+mod table;
 mod trend;
 
 use std::path::{Path, PathBuf};
@@ -94,7 +95,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<u8> {
 
 /// Prints the tables, and writes the page.
 fn finish(options: &Options, record: &Record) -> anyhow::Result<u8> {
-    report::print(&record.markdown())?;
+    report::print(&table::text(record, report::Style::stdout()))?;
     if let Some(file) = &options.report {
         let history = history(&folder(), &record.machine);
         kit::run::write_whole(file, &page::page(record, &history))?;
