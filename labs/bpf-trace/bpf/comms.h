@@ -16,8 +16,9 @@ struct {
 /* `task` is the thread, or the process's first one. A name that finds no room is shown as none. */
 inline void remember_name(struct task_struct *task, u32 id)
 {
-	struct name name;
+	struct name name = { "(outside)" }; /* all those that the tracer's PID namespace does not see */
 
-	bpf_probe_read_kernel(&name, sizeof(name), task->comm);
+	if (id)
+		bpf_probe_read_kernel(&name, sizeof(name), task->comm);
 	bpf_map_update_elem(&comms, &id, &name, BPF_ANY);
 }

@@ -25,7 +25,7 @@ struct event {
 	u64 args; /* bytes of arguments that there were */
 	u32 kind;
 	s32 result; /* EXIT: as wait(2) has it; FAILED: errno */
-	u32 pid;    /* as the outermost PID namespace has it */
+	u32 pid;    /* as the tracer's PID namespace has it */
 	u32 inside; /* as its own has it */
 	u32 parent;
 	u32 uid;
@@ -60,10 +60,10 @@ inline struct event *begin(struct task_struct *task, enum kind kind)
 	e->args = 0;
 	e->kind = kind;
 	e->result = 0;
-	e->pid = task->tgid;
+	e->pid = pid_of(task);
 	bpf_probe_read_kernel(&inside, sizeof(inside), (void *)pid->numbers + pid->level * sizeof(inside));
 	e->inside = inside.nr;
-	e->parent = parent->tgid;
+	e->parent = pid_of(parent);
 	e->uid = bpf_get_current_uid_gid();
 	bpf_probe_read_kernel(e->comm, sizeof(e->comm), leader->comm);
 	bpf_probe_read_kernel(e->parent_comm, sizeof(e->parent_comm), parent->group_leader->comm);

@@ -136,7 +136,7 @@ inline void begin(void *ctx, struct task_struct *task, int preempted, u32 state)
 		note(UNSEEN); /* how did it come here? */
 	a->since = 0;
 	a->key.mm = (u64)task->mm;
-	a->key.tgid = task->tgid;
+	a->key.tgid = pid_of(task);
 	a->key.state = state_class(preempted || state == 0, state);
 	a->key.kernel = stack_of(ctx, 0);
 	a->key.user = a->key.mm ? stack_of(ctx, BPF_F_USER_STACK) : NO_STACK;

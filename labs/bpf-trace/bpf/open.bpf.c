@@ -110,7 +110,7 @@ inline void read_folder(struct event *e, struct task_struct *task, s32 folder)
 	struct fs_struct *fs = task->fs;
 	struct dentry *dentry, *root, *above;
 	struct vfsmount *mnt, *root_mnt;
-	u32 at = e->path_len, begin = at;
+	u32 at;
 
 	READ(root, fs->root.dentry);
 	READ(root_mnt, fs->root.mnt);
@@ -153,22 +153,25 @@ inline void read_folder(struct event *e, struct task_struct *task, s32 folder)
 			mnt = &parent->mnt;
 			continue;
 		}
+		/* Where to write is kept in the event and read again each time: of what is in a map the verifier knows
+		 * nothing, so all ways that lead here are one to it. In a register it would be a range that each name
+		 * widens, and each mixture of names and mounts a way of its own: two thousand of them. */
+		at = e->path_len + e->folder_len;
 		if (at > PATH + FOLDER - NAME)
 			break;
 		READ(name, dentry->d_name.name);
 		n = bpf_probe_read_kernel_str(e->data + at, NAME, name);
 		if (n < 0 || n > NAME)
 			break;
-		at += n;
+		e->folder_len += n;
 		dentry = above;
 	}
 	/* The root itself: one empty name, so that it can be told from nothing. */
-	if (at == begin && !e->folder_cut) {
-		if (at > PATH + FOLDER - NAME)
-			return;
-		e->data[at++] = 0;
+	at = e->path_len;
+	if (!e->folder_len && !e->folder_cut && at < PATH + FOLDER) {
+		e->data[at] = 0;
+		e->folder_len = 1;
 	}
-	e->folder_len = at - begin;
 }
 
 /* The arguments are still in the registers, and by now the path is in memory: the kernel has just read it. */
@@ -177,7 +180,7 @@ int sys_exit(u64 *ctx)
 {
 	struct pt_regs *regs = (void *)ctx[0];
 	struct task_struct *task;
-	u64 nr = regs->orig_ax, path, *start, ns = 0, id;
+	u64 nr = regs->orig_ax, path, *start, ns = 0;
 	s64 ret = ctx[1];
 	u32 zero = 0, size;
 	struct event *e;
@@ -205,9 +208,8 @@ int sys_exit(u64 *ctx)
 	e->ns = ns;
 	e->call = nr;
 	e->result = ret;
-	id = bpf_get_current_pid_tgid();
-	e->pid = id >> 32;
-	e->tid = id;
+	e->pid = pid_of(task);
+	e->tid = tid_of(task);
 	e->uid = bpf_get_current_uid_gid();
 	bpf_get_current_comm(e->comm, sizeof(e->comm));
 	e->folder = AT_FDCWD;

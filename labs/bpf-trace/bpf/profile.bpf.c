@@ -51,8 +51,8 @@ int cpu_clock(void *ctx)
 	struct sample *s = bpf_map_lookup_elem(&scratch, &zero);
 	if (!s)
 		return 0;
-	s->tgid = task->tgid;
-	s->tid = task->pid;
+	s->tgid = pid_of(task);
+	s->tid = tid_of(task);
 	s->mm = (u64)task->mm;
 	bpf_probe_read_kernel(s->comm, sizeof(s->comm), task->comm);
 	/* An error means that there is none: the task was in its program, or is a thread of the kernel. */

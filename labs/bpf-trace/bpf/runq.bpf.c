@@ -79,7 +79,7 @@ inline int end(struct task_struct *task, struct queued *q)
 	ns = bpf_ktime_get_ns() - since;
 	if (ns < slower_than)
 		return 1;
-	key.id = by_thread ? task->pid : task->tgid;
+	key.id = by_thread ? tid_of(task) : pid_of(task);
 	key.why = q->why;
 	struct histogram *h = bpf_map_lookup_elem(&waits, &key);
 	if (!h) {

@@ -95,7 +95,7 @@ inline int on_exit(struct task_struct *task, u32 nr, s64 ret)
 		if (ns < slower_than)
 			return 0;
 	}
-	key.id = by == BY_PROCESS ? task->tgid : by == BY_THREAD ? task->pid : 0;
+	key.id = by == BY_PROCESS ? pid_of(task) : by == BY_THREAD ? tid_of(task) : 0;
 	key.nr = nr;
 
 	void *map = timing ? (void *)&timed : (void *)&calls;

@@ -71,9 +71,17 @@ struct signal_struct {
 	u32 flags;
 } CORE;
 
+struct ns_common {
+	u32 inum;
+} CORE;
+
+struct pid_namespace {
+	struct ns_common ns;
+} CORE;
+
 struct upid {
 	s32 nr;
-	void *ns;
+	struct pid_namespace *ns;
 };
 
 /* A process id: a number in each PID namespace that it is seen in, from the outermost on. */
@@ -127,9 +135,9 @@ struct css_set {
 
 /* The filter. Set before the program is loaded: .rodata is frozen then, so the verifier knows the values and drops
  * the branches that they rule out. What nobody asked for costs a load each, and no more. */
-const volatile u32 self_tgid = 0;   /* the tracer, never traced */
+const volatile u32 self_tgid = 0;   /* the tracer, never traced: as the outermost PID namespace knows it */
 const volatile u32 self_tid = 0;    /* its thread that starts the command */
-const volatile u32 only_tgid = 0;   /* 0: all */
+const volatile u32 only_pid = 0;    /* 0: all */
 const volatile u32 only_tid = 0;    /* 0: all */
 const volatile u32 by_uid = 0;      /* whether only_uid counts: uid 0 is a user, too */
 const volatile u32 only_uid = 0;
@@ -137,6 +145,37 @@ const volatile u64 only_cgroup = 0; /* 0: all; the inode number of its folder */
 const volatile u32 by_comm = 0;
 const volatile char only_comm[16] = {};
 const volatile u32 follow = 0;      /* only what descends from the tracer's command */
+
+/* Whose numbers processes and threads are told by, and asked for: those of the tracer's PID namespace. */
+const volatile u32 pid_namespace = 0; /* its inode number; 0: the outermost, where a task keeps its number itself */
+#define MAX_PID_NS_LEVEL 32           /* include/linux/pid_namespace.h */
+
+/* A thread's number in the tracer's PID namespace; 0: it has none there. */
+inline u32 tid_of(struct task_struct *task)
+{
+	struct pid *pid;
+
+	if (!pid_namespace)
+		return task->pid;
+	pid = task->thread_pid;
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i <= MAX_PID_NS_LEVEL; i++) {
+		struct upid number = {};
+		u32 inum = 0;
+		if (i > pid->level || bpf_probe_read_kernel(&number, sizeof(number), (void *)pid->numbers + i * sizeof(number)))
+			break;
+		bpf_probe_read_kernel(&inum, sizeof(inum), &number.ns->ns.inum);
+		if (inum == pid_namespace)
+			return number.nr;
+	}
+	return 0;
+}
+
+/* A process's: that of its first thread. */
+inline u32 pid_of(struct task_struct *task)
+{
+	return pid_namespace ? tid_of(task->group_leader) : task->tgid;
+}
 
 /* Processes that descend from the command. */
 struct {
@@ -161,9 +200,9 @@ inline int wanted(struct task_struct *task)
 
 	if (tgid == self_tgid)
 		return 0;
-	if (only_tgid && tgid != only_tgid)
+	if (only_pid && pid_of(task) != only_pid)
 		return 0;
-	if (only_tid && (u32)task->pid != only_tid)
+	if (only_tid && tid_of(task) != only_tid)
 		return 0;
 	if (by_uid && task->cred->uid.val != only_uid)
 		return 0;

@@ -93,7 +93,7 @@ inline struct calls *calls_of(struct task_struct *task, u32 id)
 
 inline u32 id_of(struct task_struct *task)
 {
-	return by == BY_PROCESS ? task->tgid : by == BY_THREAD ? task->pid : 0;
+	return by == BY_PROCESS ? pid_of(task) : by == BY_THREAD ? tid_of(task) : 0;
 }
 
 /* Forgets calls that were left otherwise than by a return (longjmp, an exception): their stack is gone. A stack grows

@@ -7,9 +7,9 @@ use kit::SysError;
 /// Which tasks to trace; `None` means any. Held together by "and".
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// The process (its PID).
+    /// The process: its number in the tracer's PID namespace.
     pub pid: Option<u32>,
-    /// The thread (its TID).
+    /// The thread: likewise.
     pub tid: Option<u32>,
     /// The user (real UID).
     pub uid: Option<u32>,
@@ -29,6 +29,16 @@ impl Constants {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
         self.0.iter().map(|(name, bytes)| (*name, bytes.as_slice()))
     }
+}
+
+/// The PID namespace that this process's own number is of: its inode number, 0 for the outermost.
+fn pid_namespace() -> u32 {
+    use std::os::unix::fs::MetadataExt as _;
+    /// PROC_PID_INIT_INO of include/linux/proc_ns.h: the same on every machine.
+    const OUTERMOST: u64 = 0xefff_fffc;
+    // Who has no /proc cannot look up numbers in it either.
+    let inode = std::fs::metadata("/proc/self/ns/pid").map_or(OUTERMOST, |ns| ns.ino());
+    if inode == OUTERMOST { 0 } else { inode as u32 }
 }
 
 impl Filter {
@@ -51,9 +61,10 @@ impl Filter {
         let len = name.len().min(15);
         comm[..len].copy_from_slice(&name[..len]);
         Constants(vec![
+            ("pid_namespace", u32s(pid_namespace())),
             ("self_tgid", u32s(tgid)),
             ("self_tid", u32s(tid)),
-            ("only_tgid", u32s(self.pid.unwrap_or(0))),
+            ("only_pid", u32s(self.pid.unwrap_or(0))),
             ("only_tid", u32s(self.tid.unwrap_or(0))),
             ("by_uid", u32s(self.uid.is_some().into())),
             ("only_uid", u32s(self.uid.unwrap_or(0))),

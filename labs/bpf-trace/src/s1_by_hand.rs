@@ -41,7 +41,7 @@ pub const LINES: [(&str, &str); 10] = [
     ("     r2 += -4", "second argument: where the key is"),
     ("     r1 = map", "first argument; takes two instructions"),
     ("     call bpf_map_lookup_elem", "r0 = where the value is, or null"),
-    ("     if r0 == 0 goto out", "without this: refused"),
+    ("     if r0 == 0 goto out", "the next step leaves this out"),
     ("     r1 = 1", ""),
     ("     lock *(u64 *)(r0 + 0) += r1", "atomic: other CPUs count as well"),
     ("out: r0 = 0", ""),

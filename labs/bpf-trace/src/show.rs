@@ -25,6 +25,11 @@ pub trait View {
         None
     }
 
+    /// What to do where that was full.
+    fn ring_advice(&self) -> &'static str {
+        ""
+    }
+
     /// Takes in the events that are there; what is to be told at once, it tells.
     fn take(&mut self, _: &mut Session) -> anyhow::Result<()> {
         Ok(())
@@ -85,13 +90,13 @@ pub fn watch(s: &mut Session, o: &Options, view: &mut dyn View) -> anyhow::Resul
         let what = words.first().map_or("The process".into(), |w| w.display().to_string());
         s.say(format!("{what} {}.", command.ending()));
     }
-    account(s, view.tracer(), &meter, events)?;
+    account(s, view, &meter, events)?;
     if interrupted { Err(Interrupted.into()) } else { Ok(()) }
 }
 
 /// Says what was lost, and what it cost; records both.
-pub fn account(s: &mut Session, tracer: &Tracer, meter: &Meter, events: u64) -> anyhow::Result<()> {
-    let (lost, cost) = (tracer.lost()?, meter.read(tracer)?);
+fn account(s: &mut Session, view: &dyn View, meter: &Meter, events: u64) -> anyhow::Result<()> {
+    let (lost, cost) = (view.tracer().lost()?, meter.read(view.tracer())?);
     s.metric("events", "1", events as f64);
     s.metric("lost", "1", lost.events() as f64);
     s.metric("own_cpu", "1", cost.own_cpu);
@@ -107,9 +112,9 @@ pub fn account(s: &mut Session, tracer: &Tracer, meter: &Meter, events: u64) -> 
     words.push(format!("{} % of a CPU for this program", figure(100.0 * cost.own_cpu)));
     s.say(format!("Cost: {}.", words.join("; ")));
     let detail = [
-        (lost.ring_full, "the ring buffer was full (--ring makes it larger)"),
-        (lost.map_full, "a map was full"),
-        (lost.recursion, "the program was running on that CPU already"),
+        (lost.ring_full, format!("the ring buffer was full{}", view.ring_advice())),
+        (lost.map_full, "a map was full (--pid, --comm, -- COMMAND: look at fewer)".into()),
+        (lost.recursion, "the program was running on that CPU already".into()),
     ];
     let why: Vec<String> =
         detail.iter().filter(|(n, _)| *n > 0).map(|(n, why)| format!("{n} since {why}")).collect();

@@ -106,6 +106,10 @@ impl View for Shown<'_> {
         Some(self.view.ring())
     }
 
+    fn ring_advice(&self) -> &'static str {
+        " (--ring makes it larger)"
+    }
+
     fn take(&mut self, s: &mut Session) -> anyhow::Result<()> {
         let json = s.json();
         let mut lines = Lines::default();

@@ -184,6 +184,10 @@ impl View for Shown<'_> {
         Some(self.view.ring())
     }
 
+    fn ring_advice(&self) -> &'static str {
+        " (--ring makes it larger)"
+    }
+
     fn take(&mut self, s: &mut Session) -> anyhow::Result<()> {
         let Self { view, told, .. } = self;
         let (json, mut done) = (s.json(), Ok(()));

@@ -39,6 +39,10 @@ impl View for Shown<'_> {
         Some(self.view.ring().as_fd())
     }
 
+    fn ring_advice(&self) -> &'static str {
+        " (a lower --frequency, or --comm, fills it more slowly)"
+    }
+
     fn take(&mut self, _: &mut Session) -> anyhow::Result<()> {
         self.view.take();
         Ok(())

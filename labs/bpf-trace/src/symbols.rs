@@ -197,6 +197,9 @@ impl Symbols {
 impl Process {
     /// Reads where its code is; what is known already stays.
     fn ask(&mut self, pid: u32) {
+        if !proc_is_ours() {
+            return;
+        }
         let Ok(text) = std::fs::read(format!("/proc/{pid}/maps")) else { return };
         for mapping in String::from_utf8_lossy(&text).lines().filter_map(Mapping::parse) {
             if self.maps.get(&mapping.start).is_none_or(|(known, _)| *known != mapping) {
@@ -204,6 +207,14 @@ impl Process {
             }
         }
     }
+}
+
+/// Whether /proc has the numbers of this process's PID namespace: in others they are other processes'.
+fn proc_is_ours() -> bool {
+    static OURS: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
+        std::fs::read_link("/proc/self").is_ok_and(|own| own.as_os_str() == &*std::process::id().to_string())
+    });
+    *OURS
 }
 
 fn find(maps: &BTreeMap<u64, Mapped>, address: u64) -> Option<&Mapped> {
@@ -243,11 +254,21 @@ fn vdso(pid: u32, mapping: &Mapping) -> Option<ElfSymbols> {
     ElfSymbols::read(image.as_slice())
 }
 
-/// A function's name as its author wrote it, without the hash that tells two of the same name apart.
+/// A function's name as its author wrote it: Rust's without the hash that tells two of the same name apart, C++'s
+/// without the types of parameters and result.
 pub fn demangled(name: &str) -> String {
     // The linker's name for a version of a symbol: memcpy@@GLIBC_2.14.
     let name = name.split('@').next().unwrap_or(name);
-    format!("{:#}", rustc_demangle::demangle(name))
+    // Rust first: its older names are C++'s as well, with the hash for a last part.
+    if let Ok(rust) = rustc_demangle::try_demangle(name) {
+        return format!("{rust:#}");
+    }
+    // What the compiler split off a function is another one: work.cold.
+    let (whole, part) = name.split_at(name.find('.').unwrap_or(name.len()));
+    let short = cpp_demangle::DemangleOptions::new().no_params().no_return_type();
+    let symbol = whole.starts_with("_Z").then(|| cpp_demangle::BorrowedSymbol::new(whole.as_bytes()).ok());
+    let cpp = symbol.flatten().and_then(|s| s.demangle_with_options(&short).ok());
+    cpp.map_or_else(|| name.to_owned(), |cpp| cpp + part)
 }
 
 #[cfg(test)]
@@ -307,5 +328,13 @@ mod tests {
         assert_eq!(demangled("_ZN4core3fmt5write17h0123456789abcdefE"), "core::fmt::write");
         assert_eq!(demangled("memcpy@@GLIBC_2.14"), "memcpy");
         assert_eq!(demangled("main"), "main");
+        assert_eq!(demangled("_ZN5space5Thing4workEij"), "space::Thing::work");
+        assert_eq!(demangled("_ZN5space5ThingC2Ev"), "space::Thing::Thing");
+        assert_eq!(demangled("_ZN5space5Thing4workEij.cold"), "space::Thing::work.cold");
+        assert_eq!(demangled("_Z5twiceIiET_S0_"), "twice<int>");
+        assert_eq!(demangled("_ZplRK3BigS1_"), "operator+");
+        for no_name in ["_Z", "_ZN", "_Z-", ""] {
+            assert_eq!(demangled(no_name), no_name);
+        }
     }
 }

@@ -10,6 +10,7 @@ use goblin::elf::{Elf, Sym};
 use iced_x86::{Decoder, DecoderOptions};
 use kit::SysError;
 
+use crate::symbols::demangled;
 use crate::{libraries, names};
 
 /// Functions to be probed, all in one file.
@@ -28,7 +29,7 @@ pub struct Target {
 /// A function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Function {
-    /// Its name, demangled if it is one of Rust's.
+    /// Its name, as its author wrote it.
     pub name: String,
     /// Its address, as the file has it.
     pub address: u64,
@@ -258,7 +259,7 @@ impl Table {
             let raw = name.filter(|name| is_code && !name.is_empty())?;
             Some(Entry {
                 raw: raw.to_owned(),
-                name: format!("{:#}", rustc_demangle::demangle(raw)),
+                name: demangled(raw),
                 address: sym.st_value,
                 size: sym.st_size,
                 chosen: kind == STT_GNU_IFUNC,

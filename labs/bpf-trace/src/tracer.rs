@@ -185,8 +185,12 @@ impl Tracer {
         // Before Linux 5.10 the kernel cannot be asked; outside of PID namespaces the numbers are the usual ones.
         let usual = (std::process::id(), nix::unistd::gettid().as_raw() as u32);
         let constants = plan.filter.constants(s1_by_hand::own_ids().unwrap_or(usual));
-        let mut loader = EbpfLoader::new();
-        let btf = kernel_btf()?;
+        // Each reads the kernel's types for itself, which is half of the way to a running tracer: on two CPUs at once.
+        let (mut loader, btf) = std::thread::scope(|scope| {
+            let btf = scope.spawn(kernel_btf);
+            (EbpfLoader::new(), btf.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        let btf = btf?;
         loader.btf(Some(btf)).allow_unsupported_maps();
         for (name, bytes) in constants.iter() {
             loader.override_global(name, bytes, false);

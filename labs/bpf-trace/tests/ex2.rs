@@ -311,7 +311,7 @@ fn the_kernel_takes_it_and_sees_a_wait() {
         let started = Tracer::start(&Plan {
             object: &object,
             hooks: &["sys_enter", "sys_exit"],
-            filter: Filter { pid: Some(tgid), ..Filter::default() },
+            filter: Filter { pid: Some(std::process::id()), ..Filter::default() },
             constants: vec![nobody],
             ..Plan::default()
         });

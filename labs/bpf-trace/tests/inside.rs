@@ -176,6 +176,23 @@ fn nothing_is_left_when_it_has_been_looked_at() {
     assert!(!bpf::is_loaded(id).unwrap());
 }
 
+/// Loading is the longer part of a trace's start, and grows with what the verifier has to walk through.
+#[test]
+fn no_program_of_a_view_keeps_the_verifier_long() {
+    let _dog = watchdog(60);
+    if !has_bpf() {
+        kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
+    }
+    for name in Inside::names() {
+        let inside = Inside::open(&name, false).unwrap().unwrap();
+        assert!(
+            inside.log.processed > 0 && inside.log.processed < 20_000,
+            "{name}: {}",
+            inside.log.processed
+        );
+    }
+}
+
 #[test]
 fn the_command_line_shows_any_program_and_says_which_there_are() {
     let _dog = watchdog(120);

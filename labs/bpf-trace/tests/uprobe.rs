@@ -231,3 +231,29 @@ fn the_command_line_takes_libraries_and_names_of_rust() {
     assert_eq!(run(&["uprobe"]).status.code(), Some(2));
     assert_eq!(run(&["syscalls", "ls"]).status.code(), Some(2));
 }
+
+#[test]
+fn names_of_cpp_are_as_they_are_written() {
+    let _dog = watchdog(120);
+    if !has_uprobes() {
+        kit::skip!("bpf.uprobe", "cannot probe a function here");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (source, path) = (folder.path().join("overloaded.cc"), folder.path().join("overloaded"));
+    let text = "namespace space { struct Thing {
+        [[gnu::noipa]] void work(int n) { asm volatile(\"\" :: \"r\"(n)); }
+        [[gnu::noipa]] void work(double n) { asm volatile(\"\" :: \"x\"(n)); }
+    }; }
+    int main() { space::Thing t; for (int i = 0; i < 100; i++) { t.work(i); t.work(0.5 * i); t.work(1); } }";
+    std::fs::write(&source, text).unwrap();
+    let Ok(compiled) = Command::new("c++").arg("-O2").arg(&source).arg("-o").arg(&path).status() else {
+        kit::skip!("c++", "no compiler");
+    };
+    assert!(compiled.success());
+    // Two functions of this name; and one of them, as the linker knows it.
+    let both = counted(&path, "space::Thing::work", &Options::default(), &[]);
+    assert_eq!((calls(&both), timed(&both)), (300, 300));
+    assert_eq!(calls(&counted(&path, "_ZN5space5Thing4workEd", &Options::default(), &[])), 100);
+    let near = Target::find(&format!("{}:work", path.display()), None).unwrap_err().to_string();
+    assert!(near.contains("did you mean space::Thing::work?"), "{near}");
+}
