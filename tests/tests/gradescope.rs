@@ -71,7 +71,9 @@ fn the_archive_grades_as_on_gradescope() {
     );
 
     let zip = demo.beside("demo.zip").display().to_string();
-    let (code, out, err) = demo.homework(&["gradescope-zip", "demo", "--out", &zip]);
+    let secret = demo.beside("secret").display().to_string();
+    fs::write(&secret, "0123456789abcdef").unwrap();
+    let (code, out, err) = demo.homework(&["gradescope-zip", "demo", "--out", &zip, "--secret", &secret]);
     assert!(
         code == Some(0) && out.contains("10 points") && out.contains("ex1.rs, ex2.rs, ex2.txt"),
         "{out}{err}"
@@ -102,6 +104,8 @@ fn the_archive_grades_as_on_gradescope() {
         let _ = fs::remove_dir_all(&submission);
         let _ = fs::remove_dir_all(folder.join("autograder/results"));
         fs::create_dir_all(&submission).unwrap();
+        let metadata = r#"{"id": 5, "users": [{"email": "a@example.com", "id": 1234, "name": "A"}]}"#;
+        fs::write(folder.join("autograder/submission_metadata.json"), metadata).unwrap();
         for (from, to) in files {
             fs::copy(demo.exercise(from), submission.join(to)).unwrap();
         }
@@ -124,5 +128,15 @@ fn the_archive_grades_as_on_gradescope() {
     {
         assert!(tests.iter().any(|t| t["name"] == name && t["status"] == status), "{half}");
     }
-    assert_eq!(results(&[])["score"], 0);
+    let none = results(&[]);
+    assert_eq!(none["score"], 0);
+    // Whatever they hand in, a student has the same inputs.
+    let drawn = |r: &serde_json::Value| {
+        r["output"]
+            .as_str()
+            .and_then(|o| o.split("--seed ").nth(1))
+            .unwrap_or_else(|| panic!("{r}"))
+            .to_owned()
+    };
+    assert_eq!((drawn(&solved), drawn(&half)), (drawn(&none), drawn(&none)));
 }

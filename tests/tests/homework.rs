@@ -151,9 +151,12 @@ fn watch_checks_what_is_saved() {
 fn verify_finds_what_is_not_proven() {
     let (_dog, demo) = demo!();
     let (code, out, err) = demo.homework(&["verify"]);
-    assert!(code == Some(0) && out.contains("2 exercises hold"), "{out}{err}");
+    assert!(
+        code == Some(0) && out.contains("2 exercises hold, but for tests that cannot run here: 1"),
+        "{out}{err}"
+    );
 
-    let breaks: [(&str, &str, &str, &str); 12] = [
+    let breaks: [(&str, &str, &str, &str); 13] = [
         ("exercises/exercises.toml", "points = 3", "points = 4", "does not say \"7 points\""),
         ("exercises/exercises.toml", "\"wrapping_add\"", "\"b\", \"c\"", "has 4 hints"),
         ("exercises/exercises.toml", "name = \"adds\"", "name = \"sums\"", "the spec has"),
@@ -161,8 +164,8 @@ fn verify_finds_what_is_not_proven() {
         (
             "exercises/ex1.rs",
             "unimplemented!(\"TO_DO(you): add\")",
-            "_a.wrapping_add(_b) /* TO_DO(you) */",
-            "the starter fails no test",
+            "_a.saturating_add(_b) // TO_DO(you)",
+            "the starter passes adds",
         ),
         ("exercises/ex1.rs", "-> u8", "-> u16", "starter does not compile"),
         ("exercises/solutions/ex1.rs", "wrapping", "saturating", "the solution fails wraps"),
@@ -175,16 +178,20 @@ fn verify_finds_what_is_not_proven() {
             "fn wraps",
             "not every test has",
         ),
+        ("exercises/ex2.txt", "TO_DO(you)", "soon", "ex2.txt has no"),
         ("README.md", "### Exercise 2: greet", "### Exercise 2", "has no heading"),
     ];
     for (file, from, to, words) in breaks {
         let path = format!("labs/demo/{file}");
         let before = fs::read(demo.root().join(&path)).unwrap();
         // The word is split in this source, which tidy reads as well.
-        let whole = |text: &str| text.replace("TO_DO", concat!("TO", "DO"));
-        demo.edit(&path, &whole(from), &whole(to));
-        let (code, out, err) =
-            demo.homework(&["verify", "demo", if file == "README.md" { "ex2" } else { "ex1" }]);
+        let [from, to] = [from, to].map(|t| t.replace("TO_DO", concat!("TO", "DO")));
+        demo.edit(&path, &from, &to);
+        let (code, out, err) = demo.homework(&[
+            "verify",
+            "demo",
+            if file == "README.md" || file.contains("ex2") { "ex2" } else { "ex1" },
+        ]);
         assert!(code == Some(1) && out.contains(words), "{file}: {words}: {out}{err}");
         fs::write(demo.root().join(&path), before).unwrap();
     }
@@ -225,6 +232,9 @@ fn points_are_told_in_all_formats() {
     assert_eq!((&theirs["score"], tests.len()), (&3.into(), 4));
     assert_eq!((&tests[0]["status"], &tests[1]["status"]), (&"passed".into(), &"failed".into()));
     assert!(tests[2].get("status").is_none() && tests[2].get("score").is_none(), "{theirs}");
+    let (code, _, err) =
+        demo.homework(&["grade", "--lab", "demo", &folder, &folder, "--format", "gradescope"]);
+    assert!(code == Some(2) && err.contains("of one submission"), "{err}");
     let junit = grade("junit");
     assert!(junit.contains("tests=\"3\" failures=\"1\" errors=\"0\" skipped=\"1\""), "{junit}");
     well_formed(&junit);
@@ -293,6 +303,12 @@ fn a_class_is_graded_once_and_only_what_changed_again() {
     let (before, after): (Vec<_>, Vec<_>) = (csv.lines().collect(), again.lines().collect());
     assert_eq!(before[..6], after[..6]);
     assert!(after[6].starts_with("s5,5,10,1,"), "{again}");
+
+    // What a spec takes in judges as well: grades by the old one do not stay.
+    fs::create_dir_all(demo.root().join("labs/demo/tests/common")).unwrap();
+    fs::write(demo.root().join("labs/demo/tests/common/mod.rs"), "// Mended.\n").unwrap();
+    let (_, _, err) = grade();
+    assert!(!err.contains("graded already"), "{err}");
 }
 
 #[test]

@@ -160,6 +160,8 @@ fn at_compile_time(demo: &Demo) -> Vec<Hostile> {
             "does not compile",
         ),
         file("macros", "#[macro_export]\nmacro_rules! assert { ($($t:tt)*) => {} }\npub fn add(_: u8, _: u8) -> u8 { 0 }\n".into(), "macro_export"),
+        file("returns", "#![macro_use]\nmacro_rules! assert_eq { ($($t:tt)*) => { return } }\npub fn add(_: u8, _: u8) -> u8 { 0 }\n".into(), "macro_use"),
+        file("hides", "#! [cfg_attr(\n all(), r#macro_escape )]\nmacro_rules! format { ($($t:tt)*) => { return } }\npub fn add(_: u8, _: u8) -> u8 { 0 }\n".into(), "macro_escape"),
         file("links", "#[unsafe(no_mangle)]\npub extern \"C\" fn write() -> isize { 0 }\npub fn add(_: u8, _: u8) -> u8 { 0 }\n".into(), "no_mangle"),
         file("unsafe", "#![allow(unsafe_code)]\npub fn add(_: u8, _: u8) -> u8 { unsafe { std::mem::zeroed() } }\n".into(), "unsafe"),
         file("empty", String::new(), "cannot find function `add`"),

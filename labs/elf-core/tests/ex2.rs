@@ -19,9 +19,80 @@ use elf_core::s4_memory::Lookup;
 use elf_core::s5_module::Elf;
 use elf_core::s6_unwind::Trust;
 use elf_core::victim::Crash;
-use exercise::{Base, ENTRY, MOST, Registers, Row, by_frame_pointer, by_row, row, unwind};
 use kit::spec::property;
 use kit::stats::SplitMix;
+
+/// What the exercise has by the same names, with an equality of this spec's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Registers {
+    ip: u64,
+    sp: u64,
+    bp: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Row {
+    base: Base,
+    offset: i64,
+    bp_at: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Base {
+    Sp,
+    Bp,
+}
+
+const ENTRY: Row = Row { base: Base::Sp, offset: 8, bp_at: None };
+const MOST: usize = 10_000;
+
+impl Registers {
+    fn of(theirs: exercise::Registers) -> Self {
+        Self { ip: theirs.ip, sp: theirs.sp, bp: theirs.bp }
+    }
+
+    fn theirs(self) -> exercise::Registers {
+        exercise::Registers { ip: self.ip, sp: self.sp, bp: self.bp }
+    }
+}
+
+impl Row {
+    fn of(theirs: exercise::Row) -> Self {
+        let base = match theirs.base {
+            exercise::Base::Sp => Base::Sp,
+            exercise::Base::Bp => Base::Bp,
+        };
+        Self { base, offset: theirs.offset, bp_at: theirs.bp_at }
+    }
+
+    fn theirs(self) -> exercise::Row {
+        let base = match self.base {
+            Base::Sp => exercise::Base::Sp,
+            Base::Bp => exercise::Base::Bp,
+        };
+        exercise::Row { base, offset: self.offset, bp_at: self.bp_at }
+    }
+}
+
+/// Reads a word of the dead process.
+type Read<'a> = &'a dyn Fn(u64) -> Option<u64>;
+
+fn by_frame_pointer(now: Registers, read: Read<'_>) -> Option<Registers> {
+    exercise::by_frame_pointer(now.theirs(), read).map(Registers::of)
+}
+
+fn by_row(row: Row, now: Registers, read: Read<'_>) -> Option<Registers> {
+    exercise::by_row(row.theirs(), now.theirs(), read).map(Registers::of)
+}
+
+fn row(program: &[u8], target: u64) -> Option<Row> {
+    exercise::row(program, target).map(Row::of)
+}
+
+fn unwind(now: Registers, read: Read<'_>, row_of: &dyn Fn(u64) -> Option<Row>) -> Vec<Registers> {
+    let frames = exercise::unwind(now.theirs(), read, &|ip| row_of(ip).map(Row::theirs));
+    frames.into_iter().map(Registers::of).collect()
+}
 
 /// Where the made-up stack starts.
 const S: u64 = 0x7ffe_0000;

@@ -19,8 +19,45 @@ use elf_core::catch::Victim;
 use elf_core::s2_notes::{FILE, PRSTATUS};
 use elf_core::s4_memory::Lookup;
 use elf_core::victim::{Crash, pattern};
-use exercise::{Map, PAGE, Thread, dumped, parse_maps, snapshot, write_core};
+use exercise::{Thread, snapshot, write_core};
 use kit::spec::property;
+
+const PAGE: u64 = 4096;
+
+/// The exercise's `Map`, with an equality of this spec's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Map {
+    start: u64,
+    end: u64,
+    flags: u32,
+    shared: bool,
+    offset: u64,
+    name: String,
+}
+
+impl Map {
+    fn theirs(&self) -> exercise::Map {
+        let Self { start, end, flags, shared, offset, name } = self.clone();
+        exercise::Map { start, end, flags, shared, offset, name }
+    }
+}
+
+fn parse_maps(text: &str) -> Vec<Map> {
+    let each = exercise::parse_maps(text).into_iter();
+    each.map(|exercise::Map { start, end, flags, shared, offset, name }| Map {
+        start,
+        end,
+        flags,
+        shared,
+        offset,
+        name,
+    })
+    .collect()
+}
+
+fn dumped(map: &Map) -> u64 {
+    exercise::dumped(&map.theirs())
+}
 
 /// Registers as `NT_PRSTATUS` has them.
 pub fn register_bytes(r: &libc::user_regs_struct) -> [u8; 216] {
@@ -133,7 +170,8 @@ fn written(threads: &[Thread], maps: &[Map], hole: u64) -> (Core, u64, u64) {
         true
     };
     let out = File::create(&path).expect("a file");
-    write_core(&out, threads, maps, &read).expect("write_core has no reason to fail");
+    let theirs: Vec<_> = maps.iter().map(Map::theirs).collect();
+    write_core(&out, threads, &theirs, &read).expect("write_core has no reason to fail");
     let length = out.metadata().expect("a length").len();
     (
         Core::read(elf_core::source::Source::bytes(fs::read(&path).expect("the core"))).expect("an ELF core"),

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Args;
 
-use super::{catalogue, handout};
+use super::seed::Seed;
+use super::{catalogue, handout, seed};
 use crate::{paths, report};
 
 #[derive(Debug, Args)]
@@ -24,6 +25,10 @@ pub(crate) struct Options {
     /// Hidden specs, as for grade
     #[arg(long, value_name = "DIR")]
     tests: Option<PathBuf>,
+    /// Draw each student's own random inputs, the same for all that they hand in; else all draw the same. 16 bytes or
+    /// more, which go into the archive
+    #[arg(long, value_name = "FILE")]
+    secret: Option<PathBuf>,
     /// The archive; LAB-autograder.zip if nothing is said
     #[arg(long, value_name = "FILE.zip")]
     out: Option<PathBuf>,
@@ -65,7 +70,7 @@ export CARGO_NET_OFFLINE=true
 results=/autograder/results/results.json
 mkdir -p /autograder/results
 cd "$at/benchtop" || exit 1
-if cargo xtask homework grade --lab @LAB@ @EXERCISE@ @TESTS@ --format gradescope /autograder/submission >"$results.partial"; then
+if cargo xtask homework grade --lab @LAB@ @EXERCISE@ @TESTS@ @SEED@ --format gradescope /autograder/submission >"$results.partial"; then
     mv "$results.partial" "$results"
 else
     printf '%s\n' '{"score": 0, "output": "The autograder failed, by no fault of the submission. Ask the instructor to look at its log and to run it again."}' >"$results"
@@ -98,10 +103,15 @@ fn write(options: &Options, made: &Path, out: &Path) -> anyhow::Result<()> {
     if let Some(hidden) = &options.tests {
         super::room::copy(hidden, &made.join("hidden-tests"))?;
     }
+    let secret = options.secret.as_ref().map(|file| seed::read_secret(file)).transpose()?;
     let file = File::create(out).with_context(|| out.display().to_string())?;
     let mut archive = rawzip::ZipArchiveWriter::new(BufWriter::new(file));
     for (name, template) in [("setup.sh", SETUP), ("run_autograder", RUN)] {
-        add(&mut archive, name, filled(template, options).as_bytes(), 0o100_755)?;
+        add(&mut archive, name, filled(template, options)?.as_bytes(), 0o100_755)?;
+    }
+    if let Some(secret) = secret {
+        // Beside the handout, and not in it: what a submission sees is in there.
+        add(&mut archive, "secret", &secret, 0o100_600)?;
     }
     let mut files = Vec::new();
     find(made, Path::new(""), &mut files)?;
@@ -116,10 +126,18 @@ fn write(options: &Options, made: &Path, out: &Path) -> anyhow::Result<()> {
 }
 
 /// A script about this lab. The names in it are folders' and ids: letters, digits and dashes.
-fn filled(template: &str, options: &Options) -> String {
+fn filled(template: &str, options: &Options) -> anyhow::Result<String> {
     let exercise = options.exercise.as_ref().map_or_else(String::new, |e| format!("--exercise {e}"));
     let tests = if options.tests.is_some() { "--tests hidden-tests" } else { "" };
-    template.replace("@LAB@", &options.lab).replace("@EXERCISE@", &exercise).replace("@TESTS@", tests)
+    let seed = match &options.secret {
+        Some(_) => "--secret ../secret --metadata /autograder/submission_metadata.json".to_owned(),
+        None => Seed::replay(seed::drawn()?),
+    };
+    Ok(template
+        .replace("@LAB@", &options.lab)
+        .replace("@EXERCISE@", &exercise)
+        .replace("@TESTS@", tests)
+        .replace("@SEED@", &seed))
 }
 
 /// One file, stored: it is little, and deflate would be one more thing to build for a first `cargo xtask`.

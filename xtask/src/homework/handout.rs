@@ -42,7 +42,7 @@ pub(crate) fn make(dir: &Path, exercises: &[Exercise]) -> anyhow::Result<()> {
             let text = fs::read_to_string(&file).with_context(|| paths::shown(&file))?;
             let solved = exercise.exercises().join("solutions").join(file.file_name().unwrap_or_default());
             ensure!(
-                fs::read_to_string(solved).ok().as_ref() != Some(&text) || exercise.files.len() > 1,
+                fs::read_to_string(solved).ok().as_ref() != Some(&text),
                 "{} is the solution\n  fix: cargo xtask homework reset {} {}",
                 paths::shown(&file),
                 exercise.lab,

@@ -16,10 +16,11 @@ use nix::unistd::Pid;
 /// Bytes kept of each of a process's streams. All others are read and forgotten.
 const KEPT: usize = 64 * 1024;
 
-/// Which of them: what a process writes says first what went wrong, what it tells ends with the answer.
+/// Which of them: what a process writes may say at its beginning or at its end what went wrong, what it tells ends with
+/// the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Keep {
-    First,
+    Ends,
     Last,
 }
 
@@ -68,8 +69,8 @@ pub(crate) fn run(mut command: Command, secret: Option<&[u8]>, limit: Duration) 
         // An error: it is gone already, which its end says.
         let _ = ours.write_all(secret);
     }
-    let stdout = keep(child.stdout.take().context("no stdout")?, Keep::First);
-    let stderr = keep(child.stderr.take().context("no stderr")?, Keep::First);
+    let stdout = keep(child.stdout.take().context("no stdout")?, Keep::Ends);
+    let stderr = keep(child.stderr.take().context("no stderr")?, Keep::Ends);
     let told = keep(ours.try_clone()?, Keep::Last);
     let ended = wait(&mut child, limit)?;
     // Whoever still holds a stream open after this is not of the group: do not wait for that one.
@@ -107,21 +108,28 @@ fn ended(status: ExitStatus) -> Ended {
     status.signal().map_or_else(|| Ended::Exit(status.code().unwrap_or(-1)), Ended::Signal)
 }
 
-/// A stream's reader, and what it has so far.
-type Kept = (JoinHandle<()>, std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+/// A stream's reader, and what it has so far: the bytes, and how many are left out in the middle.
+type Kept = (JoinHandle<()>, std::sync::Arc<std::sync::Mutex<(Vec<u8>, usize)>>);
 
 /// Reads a stream to its end, on a thread.
 fn keep(mut from: impl Read + Send + 'static, which: Keep) -> Kept {
-    let kept = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let kept = std::sync::Arc::new(std::sync::Mutex::new((Vec::new(), 0)));
     let mine = std::sync::Arc::clone(&kept);
     let reader = thread::spawn(move || {
         let mut buffer = [0; 8192];
         while let Ok(n @ 1..) = from.read(&mut buffer) {
             let Ok(mut kept) = mine.lock() else { return };
-            let n = if which == Keep::Last { n } else { n.min(KEPT.saturating_sub(kept.len())) };
-            kept.extend_from_slice(&buffer[..n]);
-            let over = kept.len().saturating_sub(KEPT);
-            kept.drain(..over);
+            let (bytes, left_out) = &mut *kept;
+            bytes.extend_from_slice(&buffer[..n]);
+            let over = bytes.len().saturating_sub(KEPT);
+            match which {
+                Keep::Last => drop(bytes.drain(..over)),
+                Keep::Ends if over == 0 => (),
+                Keep::Ends => {
+                    bytes.drain(KEPT / 2..KEPT / 2 + over);
+                    *left_out += over;
+                }
+            }
         }
     });
     (reader, kept)
@@ -133,7 +141,12 @@ fn collect((reader, kept): Kept) -> Vec<u8> {
     while !reader.is_finished() && start.elapsed() < Duration::from_millis(500) {
         thread::sleep(Duration::from_millis(1));
     }
-    kept.lock().map(|k| k.clone()).unwrap_or_default()
+    let (mut bytes, left_out) = kept.lock().map(|k| k.clone()).unwrap_or_default();
+    if left_out > 0 {
+        let words = format!("\n… {left_out} bytes left out …\n");
+        bytes.splice(KEPT / 2..KEPT / 2, words.into_bytes());
+    }
+    bytes
 }
 
 #[cfg(test)]
@@ -168,7 +181,16 @@ mod tests {
     #[test]
     fn endless_output_is_cut() {
         let ran = sh("yes >&2", 1);
-        assert_eq!((ran.ended, ran.stderr.len()), (Ended::Late(Duration::from_secs(1)), KEPT));
+        assert_eq!(ran.ended, Ended::Late(Duration::from_secs(1)));
+        assert!((KEPT..KEPT + 100).contains(&ran.stderr.len()), "{} bytes", ran.stderr.len());
+    }
+
+    #[test]
+    fn both_ends_of_long_output_are_kept() {
+        let ran = sh("{ echo start; yes | head -c 1000000; echo end; } >&2", 60);
+        assert!(ran.stderr.starts_with("start\ny\n") && ran.stderr.ends_with("\ny\nend\n"));
+        let left_out = 6 + 1_000_000 + 4 - KEPT;
+        assert!(ran.stderr.contains(&format!("\n… {left_out} bytes left out …\n")), "{left_out}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::fs::File;
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -21,11 +21,18 @@ pub(crate) struct Seed {
     /// A file that only the instructor has: students' seeds come from it
     #[arg(long, value_name = "FILE")]
     secret: Option<PathBuf>,
+    /// Gradescope's submission_metadata.json: the student is the one in it
+    #[arg(long, value_name = "FILE", hide = true, requires = "secret", conflicts_with_all = ["student", "seed"])]
+    metadata: Option<PathBuf>,
 }
 
 impl Seed {
     /// For one run: the given one, the student's, or a new one.
     pub(crate) fn one(&self) -> anyhow::Result<u64> {
+        if let Some(file) = &self.metadata {
+            let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+            return self.of(&submitter(&text).with_context(|| file.display().to_string())?);
+        }
         match (&self.student, &self.secret) {
             (Some(student), _) => self.of(student),
             (None, Some(_)) => Err(Usage("--secret needs --student ID: whose inputs?".into()).into()),
@@ -45,18 +52,32 @@ impl Seed {
 
     fn of(&self, student: &str) -> anyhow::Result<u64> {
         let file = self.secret.as_ref().ok_or_else(|| Usage("--student needs --secret FILE".into()))?;
-        let secret = fs::read(file).with_context(|| file.display().to_string())?;
-        if secret.len() < 16 {
-            let fix = format!("head -c 32 /dev/urandom > {}", file.display());
-            return Err(Usage(format!("{} has less than 16 bytes\n  fix: {fix}", file.display())).into());
-        }
-        Ok(derived(&secret, student))
+        Ok(derived(&read_secret(file)?, student))
     }
 
     /// How to get the same again, in words.
     pub(crate) fn replay(seed: u64) -> String {
         format!("--seed {seed}")
     }
+}
+
+/// Who handed it in: the same for all that a student, or a group, hands in.
+fn submitter(metadata: &str) -> anyhow::Result<String> {
+    let metadata: serde_json::Value = serde_json::from_str(metadata)?;
+    let users = metadata["users"].as_array().map(Vec::as_slice).unwrap_or_default();
+    // Of a group, the one who was on Gradescope first: the order of the others may change.
+    let id = users.iter().filter_map(|u| u["id"].as_u64()).min();
+    Ok(id.context("no user with an id in it")?.to_string())
+}
+
+/// A secret that is long enough not to be guessed.
+pub(crate) fn read_secret(file: &Path) -> anyhow::Result<Vec<u8>> {
+    let secret = fs::read(file).with_context(|| file.display().to_string())?;
+    if secret.len() < 16 {
+        let fix = format!("head -c 32 /dev/urandom > {}", file.display());
+        return Err(Usage(format!("{} has less than 16 bytes\n  fix: {fix}", file.display())).into());
+    }
+    Ok(secret)
 }
 
 /// Bits of a seed: short enough to be typed again.
@@ -90,6 +111,16 @@ mod tests {
         assert_eq!(derived(&secret, "alice"), derived(&secret, "alice"));
         assert_ne!(derived(&secret, "alice"), derived(&secret, "bob"));
         assert_ne!(derived(&secret, "alice"), derived(&[8; 32], "alice"));
+    }
+
+    #[test]
+    fn who_hands_in_again_is_the_same() {
+        // As in Gradescope's documentation, but for what is not read.
+        let first = r#"{"id": 123456, "users": [{"email": "a@example.com", "id": 1234}, {"id": 99}]}"#;
+        let again = r#"{"id": 123457, "users": [{"id": 99, "name": "B"}, {"id": 1234}]}"#;
+        assert_eq!(submitter(first).unwrap(), "99");
+        assert_eq!(submitter(again).unwrap(), "99");
+        assert!(submitter("{}").is_err() && submitter("").is_err());
     }
 
     #[test]

@@ -42,13 +42,18 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<u8> {
     if handout::is_one(&exercises) {
         bail!(Usage("this is a student's copy: there are no solutions to prove anything with".into()));
     }
-    let found = verify(&exercises)?;
+    let (found, not_here) = verify(&exercises)?;
     let seconds = start.elapsed().as_secs_f64();
+    let unproven = match not_here.len() {
+        0 => String::new(),
+        n => format!(", but for tests that cannot run here: {n}"),
+    };
     if found.is_empty() {
-        report::print(&format!("verify: {} exercises hold   {seconds:.0} s\n", exercises.len()))?;
+        report::print(&format!("verify: {} exercises hold{unproven}   {seconds:.0} s\n", exercises.len()))?;
         return Ok(0);
     }
-    report::print(&(found.join("\n") + &format!("\nverify: {} faults   {seconds:.0} s\n", found.len())))?;
+    let last = format!("\nverify: {} faults{unproven}   {seconds:.0} s\n", found.len());
+    report::print(&(found.join("\n") + &last))?;
     Ok(exit::FAILED)
 }
 
@@ -59,7 +64,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
         report::note("no solutions here: nothing to verify");
         return Ok(());
     }
-    let found = verify(&exercises)?;
+    let (found, _) = verify(&exercises)?;
     ensure!(found.is_empty(), "{}", found.join("\n"));
     Ok(())
 }
@@ -71,12 +76,15 @@ struct Job<'a> {
     variant: Variant,
 }
 
-/// All that is wrong with these exercises.
-fn verify(exercises: &[Exercise]) -> anyhow::Result<Vec<String>> {
+/// Tests that cannot run here, each with its exercise.
+type NotHere = BTreeSet<String>;
+
+/// All that is wrong with these exercises, and what could not be tried.
+fn verify(exercises: &[Exercise]) -> anyhow::Result<(Vec<String>, NotHere)> {
     let mut found: Vec<String> = exercises.iter().flat_map(on_paper).collect();
     if !found.is_empty() {
         found.push("nothing was built: put these right first".into());
-        return Ok(found);
+        return Ok((found, NotHere::new()));
     }
     let shop = Workshop::own()?;
     let mut calls = BTreeMap::new();
@@ -98,6 +106,11 @@ fn verify(exercises: &[Exercise]) -> anyhow::Result<Vec<String>> {
         }
     }
     let more = Mutex::new(Vec::new());
+    let not_here = exercises.iter().flat_map(|e| {
+        let missing = e.tests.iter().filter(|t| shop.missing(t).is_some());
+        missing.map(move |t| format!("{} {} {}", e.lab, e.id, t.name))
+    });
+    let not_here = not_here.collect();
     side_by_side(&jobs, |slot, job| {
         let faults = prove(&shop, slot, job)
             .unwrap_or_else(|e| vec![fault(job.exercise, &format!("{}: {e:#}", job.variant.name))]);
@@ -111,7 +124,7 @@ fn verify(exercises: &[Exercise]) -> anyhow::Result<Vec<String>> {
         more.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(faults);
     });
     found.extend(more.into_inner().unwrap_or_default());
-    Ok(found)
+    Ok((found, not_here))
 }
 
 /// Does all jobs, on all CPUs. `each` is told which of those that run at the same time it is.
@@ -171,14 +184,19 @@ pub(crate) fn on_paper(exercise: &Exercise) -> Vec<String> {
         }
     }
     let starters = exercise.starters();
-    let todo =
-        starters.iter().any(|f| fs::read_to_string(f).unwrap_or_default().contains(concat!("TO", "DO(you)")));
-    claim(todo, format!("the starter has no {}", concat!("TO", "DO(you)")));
+    for file in &starters {
+        let todo = fs::read_to_string(file).unwrap_or_default().contains(concat!("TO", "DO(you)"));
+        claim(todo, format!("{} has no {}", paths::shown(file), concat!("TO", "DO(you)")));
+    }
 
     let spec = exercise.folder.join("tests").join(format!("{}.rs", exercise.id));
     let text = fs::read_to_string(&spec).unwrap_or_default();
     let ignore = format!("#[ignore = \"exercise: edit labs/{}/exercises/{}.rs\"]", exercise.lab, exercise.id);
     let count = |what: &str| text.matches(what).count();
+    claim(
+        count("exercise::*") == 0,
+        format!("{}: takes names of the exercise that it does not know", paths::shown(&spec)),
+    );
     claim(
         count("#[test]") == count(&ignore) && count("#[test]") == count("kit::spec::run("),
         format!("{}: not every test has {ignore} and kit::spec::run", paths::shown(&spec)),
@@ -246,8 +264,12 @@ fn prove(shop: &Workshop, slot: usize, job: &Job<'_>) -> anyhow::Result<Vec<Stri
         None if name.starts_with("wrong") => {
             found.push(fault(exercise, &format!("{name} does not say \"Fails `test`: why\" in a comment")));
         }
-        None if name == "starter" && failed.is_empty() => {
-            found.push(fault(exercise, "the starter fails no test"))
+        None if name == "starter" => {
+            // What nobody has begun is worth nothing, and each test asks for something.
+            let passed = exercise.tests.iter().filter(|t| !failed.contains(&t.name));
+            for test in passed.filter(|t| shop.missing(t).is_none()) {
+                found.push(fault(exercise, &format!("the starter passes {}", test.name)));
+            }
         }
         _ => (),
     }

@@ -1,5 +1,6 @@
 //! Many submissions: side by side, none stopping the others, each with its report; and again only what has changed.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,6 +12,7 @@ use super::intake::Submission;
 use super::result::Graded;
 use super::{Format, Grader, Options, Work, exit, formats, report, verify};
 use crate::homework::seed;
+use crate::paths;
 
 /// Grades all, and prints or writes what came of it.
 pub(super) fn grade(grader: &Grader, submissions: &[Submission], options: &Options) -> anyhow::Result<u8> {
@@ -27,9 +29,10 @@ pub(super) fn grade(grader: &Grader, submissions: &[Submission], options: &Optio
     } else {
         options.seed.one()?
     };
+    let judges = judges(grader, &paths::root())?;
     let mut papers = Vec::new();
     for (number, submission) in submissions.iter().enumerate() {
-        papers.push(Paper::open(grader, number, submission, options, common, out.as_deref())?);
+        papers.push(Paper::open(grader, number, submission, options, common, &judges, out.as_deref())?);
     }
     let kept = papers.iter().filter(|p| p.done.is_some()).count();
     if kept > 0 {
@@ -117,11 +120,12 @@ impl<'a> Paper<'a> {
         submission: &'a Submission,
         options: &Options,
         common: u64,
+        judges: &[u8],
         out: Option<&Path>,
     ) -> anyhow::Result<Self> {
         let works: Vec<Work> = grader.exercises.iter().map(|e| grader.work(submission, e)).collect();
         let seed = if options.class { options.seed.of_class(&submission.name, common)? } else { common };
-        let digest = digest(grader, &works, seed)?;
+        let digest = digest(grader, &works, seed, judges);
         let report = out.map(|o| o.join(formats::file_name(&submission.name)));
         let kept = report.as_ref().and_then(|r| fs::read(ending(r, "json")).ok());
         let done = kept
@@ -167,19 +171,51 @@ fn ending(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// Of all that decides on the points: the specs, the points, the submission, the seed.
-fn digest(grader: &Grader, works: &[Work], seed: u64) -> anyhow::Result<String> {
+/// With its length, so that nothing can move from one part to the next.
+fn add(hash: &mut hmac_sha256::Hash, part: &[u8]) {
+    hash.update((part.len() as u64).to_be_bytes());
+    hash.update(part);
+}
+
+/// Of all that judges a submission: the specs and what they are built with. A mended one leaves no old grade.
+fn judges(grader: &Grader, root: &Path) -> anyhow::Result<[u8; 32]> {
     let mut hash = hmac_sha256::Hash::new();
-    let mut add = |part: &[u8]| {
-        // With lengths, so that nothing can move from one part to the next.
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
-    };
+    let mut trees: BTreeSet<PathBuf> = ["kit", "Cargo.toml", "Cargo.lock"].map(|f| root.join(f)).into();
+    for exercise in &grader.exercises {
+        trees.insert(exercise.folder.clone());
+        trees.extend(grader.shop.overlay(exercise));
+    }
+    for tree in trees {
+        add_tree(&mut hash, &tree, &tree)?;
+    }
+    Ok(hash.finalize())
+}
+
+/// A file, or all files below a folder, with their names: but for what is read by people only, and for exercises, which
+/// a submission brings.
+fn add_tree(hash: &mut hmac_sha256::Hash, root: &Path, at: &Path) -> anyhow::Result<()> {
+    let name = at.strip_prefix(root).unwrap_or(at);
+    if name == Path::new("exercises") || name.extension().is_some_and(|e| e == "md") {
+        let list = at.join("exercises.toml");
+        return if list.is_file() { add_tree(hash, at, &list) } else { Ok(()) };
+    }
+    if !at.is_dir() {
+        add(hash, name.as_os_str().as_encoded_bytes());
+        add(hash, &fs::read(at).with_context(|| at.display().to_string())?);
+        return Ok(());
+    }
+    let mut below: Vec<PathBuf> = fs::read_dir(at)?.map(|e| Ok(e?.path())).collect::<anyhow::Result<_>>()?;
+    below.sort();
+    below.iter().try_for_each(|b| add_tree(hash, root, b))
+}
+
+/// Of all that decides on the points: what judges, the points, the submission, the seed.
+fn digest(grader: &Grader, works: &[Work], seed: u64, judges: &[u8]) -> String {
+    let mut hash = hmac_sha256::Hash::new();
+    let mut add = |part: &[u8]| add(&mut hash, part);
     add(&seed.to_be_bytes());
+    add(judges);
     for (exercise, work) in grader.exercises.iter().zip(works) {
-        let hidden = grader.shop.overlay(exercise);
-        let folder = hidden.unwrap_or_else(|| exercise.folder.join("tests"));
-        add(&fs::read(folder.join(format!("{}.rs", exercise.id)))?);
         add(format!("{} {} {:?} {}", exercise.lab, exercise.id, exercise.tests, exercise.time_limit)
             .as_bytes());
         // What is not gradable here may be elsewhere.
@@ -192,5 +228,35 @@ fn digest(grader: &Grader, works: &[Work], seed: u64) -> anyhow::Result<String> 
         }
         add(work.stop.as_ref().map_or("", |(_, why)| why.as_str()).as_bytes());
     }
-    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mended_helper_of_a_spec_is_another_judge() {
+        let lab = std::env::temp_dir().join(format!("benchtop-judges-{}", std::process::id()));
+        let of = |changed: &[(&str, &str)]| {
+            for (file, text) in changed {
+                let path = lab.join(file);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            let mut hash = hmac_sha256::Hash::new();
+            add_tree(&mut hash, &lab, &lab).unwrap();
+            hash.finalize()
+        };
+        let judging =
+            ["tests/ex1.rs", "tests/common/mod.rs", "src/lib.rs", "exercises/exercises.toml", "bpf/x.bpf.c"];
+        let mut last = of(&[("README.md", "1"), ("exercises/ex1.rs", "1"), ("tests/ex1.rs", "1")]);
+        assert_eq!(of(&[("README.md", "2"), ("exercises/ex1.rs", "2")]), last, "these do not judge");
+        for file in judging {
+            let now = of(&[(file, "mended")]);
+            assert_ne!(now, last, "{file}");
+            last = now;
+        }
+        let _ = fs::remove_dir_all(&lab);
+    }
 }

@@ -71,6 +71,11 @@ pub(crate) enum Format {
 pub(crate) fn run(options: &Options) -> anyhow::Result<u8> {
     let exercises = exercises(options)?;
     let submissions = submissions(options)?;
+    if options.format == Format::Gradescope && (options.class || submissions.len() > 1) {
+        bail!(Usage(
+            "--format gradescope is of one submission, as Gradescope hands them over; --format json is of all".into()
+        ));
+    }
     let mut shop = Workshop::closed(options.privileged)?;
     shop.compile_limit = options.compile_limit;
     shop.hidden = options.tests.as_ref().map(fs::canonicalize).transpose().context("--tests")?;

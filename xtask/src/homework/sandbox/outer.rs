@@ -9,11 +9,14 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::{getegid, geteuid, setgid, setgroups, setuid};
 
-use super::{BROKEN, OURSELVES, Plan, inner};
+use super::{BROKEN, OURSELVES, Plan, inner, sys};
 
 pub(super) fn run(plan: &Plan, words: &str) -> anyhow::Result<i32> {
     // Killed, the runner takes us along.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
+    if plan.view.is_some() {
+        sys::leave_terminal();
+    }
     for file in &plan.cgroups {
         fs::write(file, std::process::id().to_string()).with_context(|| file.display().to_string())?;
     }

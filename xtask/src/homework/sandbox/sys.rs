@@ -154,6 +154,13 @@ pub(super) fn landlock_restrict(rules: &OwnedFd) -> Result<(), Errno> {
     Errno::result(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0) }).map(drop)
 }
 
+/// Gives up the controlling terminal, if there is one: what is started then cannot type into it.
+pub(super) fn leave_terminal() {
+    let Ok(terminal) = std::fs::File::open("/dev/tty") else { return };
+    // SAFETY: TIOCNOTTY takes no argument. It fails where the terminal is not ours, which is as good.
+    let _ = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCNOTTY) };
+}
+
 /// Sets the loopback device of our network namespace up: exercises talk to themselves.
 pub(super) fn loopback_up() -> Result<(), Errno> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
