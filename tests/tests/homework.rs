@@ -164,8 +164,8 @@ fn verify_finds_what_is_not_proven() {
         (
             "exercises/ex1.rs",
             "unimplemented!(\"TO_DO(you): add\")",
-            "_a.saturating_add(_b) // TO_DO(you)",
-            "the starter passes adds",
+            "_a.wrapping_add(_b) /* TO_DO(you) */",
+            "the starter fails no test",
         ),
         ("exercises/ex1.rs", "-> u8", "-> u16", "starter does not compile"),
         ("exercises/solutions/ex1.rs", "wrapping", "saturating", "the solution fails wraps"),
