@@ -106,6 +106,14 @@ fn at_run_time(demo: &Demo, port: u16) -> Vec<Hostile> {
             "nothing to be seen",
         ),
         body(
+            "peeks",
+            r#"{ for file in ["/proc/self/mem", "/proc/thread-self/mem"] { if std::fs::File::open(file).is_ok() { panic!("FOUND {file}") } }
+                let look = format!("exec 2>/dev/null; head -c 1 /proc/{0}/environ || ls /proc/{0}/fd/0", std::process::id());
+                if std::process::Command::new("/bin/sh").args(["-c", &look]).status().unwrap().success() { panic!("FOUND our own process") }
+                panic!("no way in") }"#,
+            "no way in",
+        ),
+        body(
             "writes",
             &format!(
                 r#"{{ let here = env!("CARGO_MANIFEST_DIR");
@@ -151,7 +159,7 @@ fn at_compile_time(demo: &Demo) -> Vec<Hostile> {
             "#![allow(long_running_const_eval)]\nconst N: u8 = { let mut n = 0_u64; loop { n = n.wrapping_add(1); if n == u64::MAX { break } } n as u8 };\n\
              pub fn add(_: u8, _: u8) -> u8 { N }\n"
                 .into(),
-            "",
+            "ran into the limit of 30 s",
         ),
         file(
             "expands",

@@ -30,6 +30,9 @@ pub(crate) struct Exercise {
     /// Whether the student's Rust may be unsafe; the spec says the same by an attribute.
     #[serde(default)]
     pub(crate) may_be_unsafe: bool,
+    /// Whether its tests take looking into processes: by ptrace, by pidfd_getfd, by what /proc has of them.
+    #[serde(default)]
+    pub(crate) may_look_into_processes: bool,
     /// Whether tests draw inputs from `kit::spec::seed`.
     #[serde(default)]
     pub(crate) random: bool,

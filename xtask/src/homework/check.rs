@@ -63,6 +63,10 @@ fn check(shop: &Workshop, call: &Call, exercise: &Exercise, seed: u64, all: bool
             Progress::note(exercise, 0, 0)?;
             return Ok(false);
         }
+        Compiled::Late(why) => {
+            report::print(&format!("{why}\n\n{}\n", style.bad("it was not checked")))?;
+            return Ok(false);
+        }
     };
     let (mut points, mut out, mut failed) = (0, 0, false);
     for test in &exercise.tests {

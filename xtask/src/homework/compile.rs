@@ -35,6 +35,8 @@ pub(crate) enum Compiled {
     Built(Built),
     /// What rustc said.
     Refused(String),
+    /// It took too long, in words.
+    Late(String),
 }
 
 impl Built {
@@ -78,6 +80,7 @@ pub(crate) fn compile(
         },
         privileged: false,
         may_nest: false,
+        may_look: false,
         slot,
     };
     let ran = shop.guard.run(&task, None)?;
@@ -85,6 +88,11 @@ pub(crate) fn compile(
     Ok(match ran.ended {
         Ended::Exit(0) => Compiled::Built(built),
         Ended::Exit(_) => Compiled::Refused(said),
+        // Whose fault that is cannot be known from here.
+        Ended::Late(_) => Compiled::Late(format!(
+            "rustc ran into the limit of {} s: the machine is too busy, run again; or the code keeps the compiler busy",
+            shop.compile_limit
+        )),
         other => Compiled::Refused(format!("{said}rustc {other}\n")),
     })
 }

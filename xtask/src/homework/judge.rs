@@ -36,6 +36,9 @@ pub(crate) struct Failure {
     pub(crate) message: String,
 }
 
+/// How a failure begins that says nothing of the exercise.
+pub(crate) const LEFT_EARLY: &str = "the spec left the test early";
+
 /// Random bytes that the student's code cannot know.
 fn secret() -> anyhow::Result<[u8; kit::spec::SECRET]> {
     let mut secret = [0; kit::spec::SECRET];
@@ -66,6 +69,9 @@ pub(crate) fn run(
     ] {
         variables.insert(name.into(), value);
     }
+    if exercise.may_look_into_processes {
+        variables.insert(kit::spec::OPEN.into(), "1".into());
+    }
     let task = Task {
         program: built.program.clone(),
         arguments: ["--exact", &test.name, "--include-ignored", "--test-threads=1", "--nocapture"]
@@ -82,6 +88,7 @@ pub(crate) fn run(
         },
         privileged: is_privileged(test),
         may_nest: test.needs.iter().any(|n| n == "userns"),
+        may_look: exercise.may_look_into_processes,
         slot,
     };
     let ran = shop.guard.run(&task, Some(&secret))?;
@@ -100,7 +107,7 @@ fn judge(ran: &Ran, secret: &[u8], built: &Built) -> Outcome {
     let skip = last("skip ");
     let ended = match ran.ended {
         // What a test needs is in exercises.toml, and was there.
-        _ if !skip.is_empty() => format!("the spec left the test early: {skip}"),
+        _ if !skip.is_empty() => format!("{LEFT_EARLY}: {skip}"),
         Ended::Exit(0) => "the process ended, with exit code 0, before the test reached its end".to_owned(),
         // libtest's own, after a panic.
         Ended::Exit(101) => String::new(),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
 use clap::Args;
+use nix::unistd::geteuid;
 
 use super::catalogue::{self, Exercise, Test};
 use super::compile::{self, Built, Compiled};
@@ -123,6 +124,18 @@ fn verify(exercises: &[Exercise]) -> anyhow::Result<(Vec<String>, NotHere)> {
         ));
         more.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(faults);
     });
+    // Where submissions are graded something may be missing that is here: solutions get their points there, too.
+    let shop = shop.closed_from_now(geteuid().is_root())?;
+    shop.guard.words().iter().for_each(|w| report::note(w));
+    jobs.retain(|j| j.variant.name == "solution");
+    side_by_side(&jobs, |slot, job| {
+        let faults = prove_closed(&shop, slot, job).unwrap_or_else(|e| {
+            vec![fault(job.exercise, &format!("the solution, where it is graded: {e:#}"))]
+        });
+        let mark = if faults.is_empty() { "ok  " } else { "FAIL" };
+        report::note(&format!("{mark} {} {} solution, in the sandbox", job.exercise.lab, job.exercise.id));
+        more.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(faults);
+    });
     found.extend(more.into_inner().unwrap_or_default());
     Ok((found, not_here))
 }
@@ -217,6 +230,7 @@ fn prove(shop: &Workshop, slot: usize, job: &Job<'_>) -> anyhow::Result<Vec<Stri
         Compiled::Refused(said) => {
             return Ok(vec![fault(exercise, &format!("{name} does not compile:\n{said}"))]);
         }
+        Compiled::Late(why) => return Ok(vec![fault(exercise, &format!("{name} is not proven: {why}"))]),
     };
     let mut found = Vec::new();
     if name == "solution" {
@@ -232,6 +246,10 @@ fn prove(shop: &Workshop, slot: usize, job: &Job<'_>) -> anyhow::Result<Vec<Stri
                 Outcome::Passed => (),
                 Outcome::NotHere(_) => drop(not_here.insert(test.name.clone())),
                 Outcome::Failed(failure) => {
+                    if failure.ended.starts_with(judge::LEFT_EARLY) {
+                        let why = format!("{name} proves nothing by {}: {}", test.name, failure.ended);
+                        found.push(fault(exercise, &why));
+                    }
                     if name == "solution" {
                         let how = format!(
                             "the solution fails {} (seed {seed}):\n{}",
@@ -264,7 +282,7 @@ fn prove(shop: &Workshop, slot: usize, job: &Job<'_>) -> anyhow::Result<Vec<Stri
         None if name.starts_with("wrong") => {
             found.push(fault(exercise, &format!("{name} does not say \"Fails `test`: why\" in a comment")));
         }
-        None if name == "starter" && failed.is_empty() && not_here.is_empty() => {
+        None if name == "starter" && failed.is_empty() => {
             found.push(fault(exercise, "the starter fails no test"))
         }
         None if name == "starter" => {
@@ -278,6 +296,37 @@ fn prove(shop: &Workshop, slot: usize, job: &Job<'_>) -> anyhow::Result<Vec<Stri
             }
         }
         _ => (),
+    }
+    Ok(found)
+}
+
+/// The same of a solution in the sandbox of `grade`.
+fn prove_closed(shop: &Workshop, slot: usize, job: &Job<'_>) -> anyhow::Result<Vec<String>> {
+    let Job { exercise, call, variant } = job;
+    let built = match compile::compile(shop, slot, call, exercise, variant)? {
+        Compiled::Built(built) => built,
+        Compiled::Refused(why) | Compiled::Late(why) => {
+            return Ok(vec![fault(exercise, &format!("the solution, where it is graded:\n{why}"))]);
+        }
+    };
+    let mut found = Vec::new();
+    let seed = seed::drawn()?;
+    for test in &exercise.tests {
+        match judge::run(shop, slot, call, exercise, test, &built, seed)? {
+            Outcome::Passed => (),
+            Outcome::NotHere(why) => {
+                let what = format!("{} {}: {} is not gradable", exercise.lab, exercise.id, test.name);
+                report::note(&format!("SKIP {what} in the sandbox: {why}"));
+            }
+            Outcome::Failed(failure) => {
+                let how = format!(
+                    "the solution fails {} where it is graded (seed {seed}):\n{}",
+                    test.name,
+                    check::failure_lines(&failure)
+                );
+                found.push(fault(exercise, &how));
+            }
+        }
     }
     Ok(found)
 }

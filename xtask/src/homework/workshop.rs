@@ -39,7 +39,15 @@ impl Workshop {
 
     /// For code of somebody else. `privileged`: tests that need it get the capabilities for BPF and perf events.
     pub(crate) fn closed(privileged: bool) -> anyhow::Result<Self> {
-        let room = Room::open()?;
+        Self::close(Room::open()?, privileged)
+    }
+
+    /// The same room, from now on for code of somebody else.
+    pub(crate) fn closed_from_now(self, privileged: bool) -> anyhow::Result<Self> {
+        Self::close(self.room, privileged)
+    }
+
+    fn close(room: Room, privileged: bool) -> anyhow::Result<Self> {
         // What is there to be built with: the guard is tried on it.
         std::fs::create_dir_all(room.target())?;
         let guard = Guard::closed(&room);

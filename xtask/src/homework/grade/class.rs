@@ -215,6 +215,7 @@ fn digest(grader: &Grader, works: &[Work], seed: u64, judges: &[u8]) -> String {
     let mut add = |part: &[u8]| add(&mut hash, part);
     add(&seed.to_be_bytes());
     add(judges);
+    add(&grader.shop.compile_limit.to_be_bytes());
     for (exercise, work) in grader.exercises.iter().zip(works) {
         add(format!("{} {} {:?} {}", exercise.lab, exercise.id, exercise.tests, exercise.time_limit)
             .as_bytes());

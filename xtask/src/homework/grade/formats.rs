@@ -57,6 +57,7 @@ fn not_tested(exercise: &ExerciseResult) -> Option<String> {
         State::Missing => "missing",
         State::Refused => "refused",
         State::DoesNotCompile => "does not compile",
+        State::CompileLate => "not compiled in time",
         State::GraderFailed => "NOT GRADED, by no fault of the submission",
     };
     Some(format!("{words}: {}", exercise.why))
@@ -131,6 +132,7 @@ fn cell(exercise: &ExerciseResult) -> String {
         State::NotStarted | State::Missing => "-".into(),
         State::Refused => "refus".into(),
         State::DoesNotCompile => "comp".into(),
+        State::CompileLate => "late".into(),
         State::GraderFailed => "ERROR".into(),
     }
 }

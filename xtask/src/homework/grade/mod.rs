@@ -221,7 +221,7 @@ impl Grader {
         let graded = self.build_and_test(slot, number, exercise, work, seed);
         match graded {
             Ok(Ok(tests)) => nothing.with_tests(tests),
-            Ok(Err(refused)) => not_run(State::DoesNotCompile, judge::shortened(&refused)),
+            Ok(Err((state, why))) => not_run(state, judge::shortened(&why)),
             Err(e) => not_run(State::GraderFailed, format!("{e:#}")),
         }
     }
@@ -233,7 +233,7 @@ impl Grader {
         exercise: &Exercise,
         work: &Work,
         seed: u64,
-    ) -> anyhow::Result<Result<Vec<TestResult>, String>> {
+    ) -> anyhow::Result<Result<Vec<TestResult>, (State, String)>> {
         let name = format!("submission-{number}");
         let place = self.shop.room.place(exercise, &name);
         let taken = Files::write(place.with_extension("files"), &work.files)?;
@@ -243,7 +243,11 @@ impl Grader {
         let call = &self.calls[&(exercise.lab.clone(), exercise.id.clone())];
         let built = match compile::compile(&self.shop, slot, call, exercise, &variant)? {
             Compiled::Built(built) => built,
-            Compiled::Refused(said) => return Ok(Err(said)),
+            Compiled::Refused(said) => return Ok(Err((State::DoesNotCompile, said))),
+            Compiled::Late(why) => {
+                let more = "; --compile-limit gives it more time";
+                return Ok(Err((State::CompileLate, why + more)));
+            }
         };
         let mut tests = Vec::new();
         for test in &exercise.tests {

@@ -49,6 +49,8 @@ pub(crate) enum State {
     /// Not a file, too large, not text.
     Refused,
     DoesNotCompile,
+    /// The compiler came to no end in its time.
+    CompileLate,
     /// The grader's fault, or the machine's: to be graded again.
     GraderFailed,
 }

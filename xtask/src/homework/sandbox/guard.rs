@@ -46,6 +46,7 @@ pub(crate) struct Task {
     pub(crate) seconds: u64,
     pub(crate) view: View,
     pub(crate) may_nest: bool,
+    pub(crate) may_look: bool,
     /// With the capabilities for BPF and perf events, if we have them.
     pub(crate) privileged: bool,
     /// Which of the runs at the same time this is: each has its own user and cgroups.
@@ -111,6 +112,7 @@ impl Guard {
             folder: task.folder.clone(),
             seconds: task.seconds,
             may_nest: task.may_nest,
+            may_look: task.may_look,
             privileged: task.privileged && self.root,
             ..Plan::default()
         };

@@ -55,7 +55,7 @@ pub(super) fn run(plan: &Plan) -> anyhow::Result<i32> {
         if plan.landlock {
             landlock::restrict(view)?;
         }
-        sys::deny_calls(plan.may_nest, plan.privileged).context("seccomp")?;
+        sys::deny_calls(plan).context("seccomp")?;
     }
     let child = command.spawn().with_context(|| format!("cannot run {}", plan.program.display()))?;
     let ended = wait(Pid::from_raw(child.id() as i32), Duration::from_secs(plan.seconds))?;

@@ -58,6 +58,8 @@ pub(crate) struct Plan {
     pub(crate) cgroups: Vec<PathBuf>,
     /// Whether it may make namespaces and mounts itself: exercises about those.
     pub(crate) may_nest: bool,
+    /// Whether it may look into the memory of processes, its own among them, by the kernel.
+    pub(crate) may_look: bool,
     /// Root with the capabilities for BPF and perf events, and no others.
     pub(crate) privileged: bool,
 }

@@ -10,6 +10,8 @@ use std::path::Path;
 use libc::{c_long, sock_filter};
 use nix::errno::Errno;
 
+use super::Plan;
+
 /// Calls that are refused with EPERM: they reach beyond the process, and no exercise needs them.
 const DENIED: [c_long; 18] = [
     libc::SYS_acct,
@@ -52,6 +54,10 @@ pub(super) fn keep_capabilities(kept: &[u32]) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Refused too, where the exercise is not about looking into processes: these reach one's own memory as well, and what
+/// the spec knows is in there.
+const LOOKING: [c_long; 2] = [libc::SYS_process_vm_readv, libc::SYS_process_vm_writev];
+
 /// Refused too, where the exercise is not about them.
 const NESTING: [c_long; 12] = [
     libc::SYS_chroot,
@@ -68,9 +74,11 @@ const NESTING: [c_long; 12] = [
     libc::SYS_unshare,
 ];
 
-/// `struct seccomp_data`: where the call's number and the architecture are.
+/// `struct seccomp_data`: where the call's number, the architecture and the low halves of two arguments are.
 const NUMBER_AT: u32 = 0;
 const ARCHITECTURE_AT: u32 = 4;
+const FIRST_AT: u32 = 16;
+const SECOND_AT: u32 = 24;
 
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xc000_003e;
@@ -78,7 +86,7 @@ const ARCHITECTURE: u32 = 0xc000_003e;
 const ARCHITECTURE: u32 = 0xc000_00b7;
 
 /// A filter for us and all that we start. Needs no_new_privs. A call of another architecture ends the process.
-pub(super) fn deny_calls(may_nest: bool, privileged: bool) -> Result<(), Errno> {
+pub(super) fn deny_calls(plan: &Plan) -> Result<(), Errno> {
     let load = |at: u32| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at);
     let answer = |value: u32| statement(libc::BPF_RET | libc::BPF_K, value);
     let skip_if = |value: u32, if_so: u8, if_not: u8| sock_filter {
@@ -95,9 +103,23 @@ pub(super) fn deny_calls(may_nest: bool, privileged: bool) -> Result<(), Errno> 
         sock_filter { jt: 0, jf: 1, ..statement(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 0x4000_0000) },
         answer(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
     ];
-    let nesting: &[c_long] = if may_nest { &[] } else { &NESTING };
-    let privileged: &[c_long] = if privileged { &[] } else { &PRIVILEGED };
-    for number in DENIED.iter().chain(nesting).chain(privileged) {
+    if !plan.may_look {
+        // prctl(PR_SET_DUMPABLE, 1): a spec has said 0, and it stays so.
+        filter.extend([
+            skip_if(libc::SYS_prctl as u32, 0, 6),
+            load(FIRST_AT),
+            skip_if(libc::PR_SET_DUMPABLE as u32, 0, 3),
+            load(SECOND_AT),
+            skip_if(0, 1, 0),
+            answer(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+            load(NUMBER_AT),
+        ]);
+    }
+    let unless = |allowed: bool, calls: &'static [c_long]| if allowed { [].iter() } else { calls.iter() };
+    let nesting = unless(plan.may_nest, &NESTING);
+    let looking = unless(plan.may_look, &LOOKING);
+    let privileged = unless(plan.privileged, &PRIVILEGED);
+    for number in DENIED.iter().chain(nesting).chain(looking).chain(privileged) {
         filter.push(skip_if(*number as u32, 0, 1));
         filter.push(answer(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
     }

@@ -1,13 +1,14 @@
 //! What a program sees of the file system: a new root, with some of the machine's folders read-only in it.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, SFlag, mknod};
 use nix::sys::statvfs::{FsFlags, statvfs};
-use nix::unistd::{chdir, pivot_root};
+use nix::unistd::{chdir, geteuid, pivot_root};
 
 use super::View;
 
@@ -43,8 +44,11 @@ pub(super) fn enter(view: &View, scratch: u64) -> anyhow::Result<()> {
     for path in &view.write {
         bind(root, path)?;
     }
-    for device in DEVICES.iter().map(Path::new).chain(view.devices.iter().map(PathBuf::as_path)) {
-        bind(root, device)?;
+    for device in DEVICES {
+        bind(root, device.as_ref())?;
+    }
+    for device in &view.devices {
+        if is_roots_only(device) { node(root, device)? } else { bind(root, device).map(drop)? }
     }
     for (link, to) in [
         ("fd", "/proc/self/fd"),
@@ -141,6 +145,31 @@ fn remount_read_only(at: &Path) -> anyhow::Result<()> {
     }
     mount(None::<&str>, at, None::<&str>, flags, None::<&str>)
         .with_context(|| format!("mount({at:?}, MS_RDONLY)"))
+}
+
+/// Whether nobody but root may open a device, and we are root.
+fn is_roots_only(device: &Path) -> bool {
+    let mode = fs::metadata(device).map_or(0o666, |m| m.mode());
+    mode & 0o066 == 0 && geteuid().is_root()
+}
+
+/// The same device for everybody in the view: a node of our own, which goes with it.
+fn node(root: &Path, device: &Path) -> anyhow::Result<()> {
+    let number = fs::metadata(device)?.rdev();
+    let (folder, made) = (root.join(".nodes"), root.join(".nodes/node"));
+    fs::create_dir(&folder)?;
+    mount(Some("tmpfs"), &folder, Some("tmpfs"), MsFlags::MS_NOSUID, Some("size=64k"))?;
+    // A user namespace's root may not.
+    let may = mknod(&made, SFlag::S_IFCHR, Mode::empty(), number).is_ok();
+    if may {
+        fs::set_permissions(&made, fs::Permissions::from_mode(0o666))?;
+    }
+    let target = bind(root, device)?;
+    if may {
+        mount(Some(&made), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    }
+    umount2(&folder, MntFlags::MNT_DETACH)?;
+    Ok(fs::remove_dir(folder)?)
 }
 
 /// The group that may open a device, where everybody may not.
