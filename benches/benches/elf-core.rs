@@ -34,6 +34,11 @@ fn stages(c: &mut Criterion) {
             b.iter(|| Core::open(path).map(|c| c.process.threads.len()));
         });
         let memory = core.memory(&Lookup::default());
+        let held = memory.segments().iter().filter(|s| s.is_load()).map(|s| s.filesz).sum();
+        group.throughput(Throughput::Bytes(held));
+        group.bench_function(BenchmarkId::new("search", name), |b| {
+            b.iter(|| memory.search(b"in no core, it is to be hoped", usize::MAX).len());
+        });
         let traces = core.backtraces(&memory);
         let frames = traces.iter().flatten().map(|t| t.frames.len()).sum::<usize>();
         group.throughput(Throughput::Elements(frames as u64));

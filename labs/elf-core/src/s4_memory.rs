@@ -291,9 +291,13 @@ impl Memory {
     }
 }
 
-/// Where `needle` starts in `bytes`.
+/// Where `needle` starts in `bytes`, also where it overlaps itself.
 fn positions<'a>(bytes: &'a [u8], needle: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
-    let first = needle[0];
-    let last = bytes.len().saturating_sub(needle.len() - 1);
-    (0..last).filter(move |i| bytes[*i] == first && bytes[*i..].starts_with(needle))
+    let finder = memchr::memmem::Finder::new(needle);
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        let at = from + finder.find(&bytes[from..])?;
+        from = at + 1;
+        Some(at)
+    })
 }

@@ -305,6 +305,29 @@ fn a_file_that_shrinks_while_it_is_read() {
     assert!(memory.search(b"BENCHTOP", 1).is_empty());
 }
 
+/// Against the naive search: where the needle overlaps itself, and where it crosses from one piece read to the next.
+#[test]
+fn a_search_finds_what_a_naive_one_does() {
+    const AT: u64 = 0x10_0000;
+    let mut bytes: Vec<u8> =
+        (0..(5_u32 << 19) + 7).map(|i| b'b' + (i.wrapping_mul(i) >> 7) as u8 % 3).collect();
+    for at in [0, (1 << 20) - 2, (2 << 20) - 1, bytes.len() - 5] {
+        put(&mut bytes, at, b"aaaaa");
+    }
+    let len = bytes.len() as u64;
+    let loads = vec![Load { vaddr: AT, memsz: len, filesz: len, flags: 6 }];
+    let (mut file, segments) = Layout { machine: 62, notes: notes(), loads }.head();
+    file.resize(segments[0].offset as usize, 0);
+    file.extend(&bytes);
+    let mut core = read(file);
+    let memory = core.memory(&NOWHERE);
+    for needle in [&b"aa"[..], b"aaaaa", b"a", b"bcd", b"aaaaaa", b"bbaa"] {
+        let naive = bytes.windows(needle.len()).enumerate().filter(|(_, w)| *w == needle);
+        let naive: Vec<u64> = naive.map(|(i, _)| AT + i as u64).collect();
+        assert_eq!(memory.search(needle, usize::MAX), naive, "{needle:?}");
+    }
+}
+
 /// A sparse core of 256 GiB, with notes that say they fill it: neither time nor memory follows.
 #[test]
 fn huge_and_sparse() {
