@@ -2,6 +2,7 @@
 //! network, given submissions in `/autograder/submission`. In namespaces, so that `/autograder` is only the test's.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -53,6 +54,42 @@ fn cargo_home() -> std::path::PathBuf {
     std::env::var_os("CARGO_HOME").map_or_else(home, Into::into)
 }
 
+/// What the runner reads records by: its benches are of labs that are not in the demo.
+fn benches_without_labs(demo: &Demo) {
+    let (from, to) = (tests::root().join("benches"), demo.root().join("benches"));
+    copy(&from.join("src"), &to.join("src"));
+    let manifest = fs::read_to_string(from.join("Cargo.toml")).unwrap();
+    let tables = manifest.split("\n[");
+    let kept: Vec<_> =
+        tables.filter(|t| !t.starts_with("dev-dependencies]") && !t.starts_with("[bench]]")).collect();
+    fs::write(to.join("Cargo.toml"), kept.join("\n[")).unwrap();
+}
+
+/// `setup.sh` where nothing is installed: it asks for the right packages, and says it if Rust cannot be fetched.
+fn bare(folder: &Path, setup: &Path) {
+    let bin = folder.join("bare");
+    fs::create_dir_all(&bin).unwrap();
+    for tool in ["sh", "dirname", "chmod"] {
+        let found = ["/usr/bin", "/bin"].map(|d| Path::new(d).join(tool)).into_iter().find(|p| p.exists());
+        symlink(found.unwrap(), bin.join(tool)).unwrap();
+    }
+    // What it installs: a curl that has no network.
+    let apt = format!(
+        "#!/bin/sh\necho \"apt-get $*\" >>{0}/log\n\
+         case $1 in install) printf '#!/bin/sh\\necho \"curl $*\" >>{0}/log\\nexit 6\\n' >{0}/curl; chmod 755 {0}/curl ;; esac\n",
+        bin.display()
+    );
+    fs::write(bin.join("apt-get"), apt).unwrap();
+    fs::set_permissions(bin.join("apt-get"), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut run = Command::new("/bin/sh");
+    run.arg(setup).env_clear().env("PATH", &bin).env("CARGO_HOME", bin.join("cargo"));
+    let (code, out, err) = tests::ran(run);
+    let log = fs::read_to_string(bin.join("log")).unwrap();
+    assert!(log.contains("--no-install-recommends build-essential curl ca-certificates"), "{log}");
+    assert!(log.contains("https://sh.rustup.rs"), "{log}");
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(6), "", ""), "it goes on without Rust");
+}
+
 #[test]
 fn the_archive_grades_as_on_gradescope() {
     let _dog = watchdog(1800);
@@ -62,12 +99,13 @@ fn the_archive_grades_as_on_gradescope() {
     };
     // Their containers have no solutions to find: but a checkout that builds must have its runner.
     copy(&tests::root().join("xtask"), &demo.root().join("xtask"));
+    benches_without_labs(&demo);
     fs::create_dir_all(demo.root().join(".cargo")).unwrap();
     fs::copy(tests::root().join(".cargo/config.toml"), demo.root().join(".cargo/config.toml")).unwrap();
     demo.edit(
         "Cargo.toml",
         "members = [\"kit\", \"xtask\", \"labs/*\", \"benches\", \"tests\"]",
-        "members = [\"kit\", \"xtask\", \"labs/*\"]",
+        "members = [\"kit\", \"xtask\", \"labs/*\", \"benches\"]",
     );
 
     let zip = demo.beside("demo.zip").display().to_string();
@@ -91,6 +129,7 @@ fn the_archive_grades_as_on_gradescope() {
     assert!(source.join("setup.sh").is_file() && source.join("run_autograder").is_file());
     assert!(!source.join("benchtop/labs/demo/exercises/solutions").exists());
 
+    bare(&folder, &source.join("setup.sh"));
     let (code, _, why) = there(&folder, "true");
     if code != Some(0) {
         kit::skip!("userns", "unshare: {why}");

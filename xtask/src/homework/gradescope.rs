@@ -50,8 +50,9 @@ if [ -n "$need" ]; then
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $need
 fi
 if ! command -v cargo >/dev/null; then
-    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
-        sh -s -- -y --no-modify-path --profile minimal --default-toolchain stable
+    # Not by a pipe, which would hide that there is no network.
+    curl --proto '=https' --tlsv1.2 -sSf -o /tmp/rustup-init.sh https://sh.rustup.rs
+    sh /tmp/rustup-init.sh -y --no-modify-path --profile minimal --default-toolchain stable
 fi
 cd benchtop
 # Every exercise is the starter: nothing is run, all is built.

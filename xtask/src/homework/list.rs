@@ -17,13 +17,13 @@ pub(crate) struct Options {
 pub(crate) fn list(options: &Options) -> anyhow::Result<u8> {
     let exercises = catalogue::chosen(options.lab.as_deref(), None)?;
     let style = Style::stdout();
-    let head = format!("{:36} {:>5} {:>8} {:>6}   LEVEL", "EXERCISE", "MIN", "POINTS", "TESTS");
+    let head = format!("{:43} {:>5} {:>8} {:>6}   LEVEL", "EXERCISE", "MIN", "POINTS", "TESTS");
     let mut text = style.strong(&head) + "\n";
     for lab in exercises.chunk_by(|a, b| a.lab == b.lab) {
         text += &format!("{}\n", lab[0].lab);
         for e in lab {
             text += &format!(
-                "  {:34} {:>5} {:>8} {:>6}   {}\n",
+                "  {:41} {:>5} {:>8} {:>6}   {}\n",
                 named(e),
                 e.minutes,
                 e.points(),
@@ -43,7 +43,7 @@ pub(crate) fn list(options: &Options) -> anyhow::Result<u8> {
 /// `ex1  A ticket lock`
 fn named(exercise: &Exercise) -> String {
     let text = format!("{:4} {}", exercise.id, exercise.title);
-    if report::columns(&text) <= 34 { text } else { text.chars().take(33).collect::<String>() + "…" }
+    if report::columns(&text) <= 41 { text } else { text.chars().take(40).collect::<String>() + "…" }
 }
 
 fn level(exercise: &Exercise) -> &'static str {
@@ -79,7 +79,7 @@ pub(crate) fn status(options: &Options) -> anyhow::Result<u8> {
             if !done && next.is_none() {
                 next = Some(e);
             }
-            text += &format!("  {:34} {:>7}  {word}\n", named(e), format!("{got}/{}", e.points()));
+            text += &format!("  {:41} {:>7}  {word}\n", named(e), format!("{got}/{}", e.points()));
         }
     }
     text += &format!("{points}/{of} points\n");
