@@ -4,13 +4,14 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 
-use super::machine::{Who, read_number};
+use super::machine::{CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, Who, read_number};
 use super::{Answer, Finding, Fix};
 use crate::error::{Obstacle, SysError};
 use crate::sys::bpf;
 
 pub(super) const NAMES: [&str; 7] =
-    ["bpf", "bpf.raw_tp", "bpf.tp_btf", "bpf.fentry", "bpf.kprobe", "bpf.uprobe", "btf"];
+    ["bpf", "bpf.raw_tp", "bpf.tp_btf", "bpf.fentry", "bpf.kprobe", UPROBE, "btf"];
+const UPROBE: &str = "bpf.uprobe";
 
 #[derive(Debug)]
 pub(super) struct Bpf {
@@ -191,12 +192,19 @@ impl Bpf {
             Some(line) => format!("{cause}; verifier: {line}"),
         };
         match (e.kind(), who.lockdown_mode()) {
-            (Obstacle::Forbidden, _) if !who.can(super::machine::CAP_SYS_ADMIN) => {
-                let setting = self
-                    .unprivileged_disabled
-                    .map_or(String::new(), |n| format!(" (kernel.unprivileged_bpf_disabled = {n})"));
-                Finding::no(name, e, format!("takes CAP_BPF and CAP_PERFMON{setting}"))
-                    .with_fix(Fix::elevate("the lab's binary runs as root"))
+            (Obstacle::Forbidden, _) if !may(name, who) => {
+                let takes = match self.unprivileged_disabled {
+                    _ if name == UPROBE => {
+                        "takes CAP_SYS_ADMIN: a breakpoint at the wrong place breaks a program \
+                         (kernels before 2025 are content with CAP_BPF and CAP_PERFMON)"
+                            .into()
+                    }
+                    Some(n) => {
+                        format!("takes CAP_BPF and CAP_PERFMON (kernel.unprivileged_bpf_disabled = {n})")
+                    }
+                    None => "takes CAP_BPF and CAP_PERFMON".into(),
+                };
+                Finding::no(name, e, takes).with_fix(Fix::elevate("the lab's binary runs as root"))
             }
             (Obstacle::Forbidden, Some(mode)) if mode != "none" => {
                 let fix = "boot with lockdown=none on the kernel's command line (not under Secure Boot)";
@@ -214,6 +222,11 @@ impl Bpf {
                 .with_fix(Fix::kernel("a kernel that has it")),
         }
     }
+}
+
+/// Whether a program may be attached there for all that capabilities have to say. CAP_SYS_ADMIN includes the other two.
+fn may(name: &str, who: &Who) -> bool {
+    who.can(CAP_SYS_ADMIN) || name != UPROBE && who.can(CAP_BPF) && who.can(CAP_PERFMON)
 }
 
 #[cfg(test)]

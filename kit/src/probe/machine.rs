@@ -22,6 +22,8 @@ pub(super) struct Who {
 
 const CAP_SYS_PTRACE: u32 = 19;
 pub(super) const CAP_SYS_ADMIN: u32 = 21;
+pub(super) const CAP_PERFMON: u32 = 38;
+pub(super) const CAP_BPF: u32 = 39;
 const CAP_SYS_RESOURCE: u32 = 24;
 
 /// Capabilities that some lab does something with.
@@ -31,8 +33,8 @@ const CAPS: [(u32, &str); 7] = [
     (CAP_SYS_ADMIN, "CAP_SYS_ADMIN"),
     (23, "CAP_SYS_NICE"),
     (CAP_SYS_RESOURCE, "CAP_SYS_RESOURCE"),
-    (38, "CAP_PERFMON"),
-    (39, "CAP_BPF"),
+    (CAP_PERFMON, "CAP_PERFMON"),
+    (CAP_BPF, "CAP_BPF"),
 ];
 
 impl Default for Who {

@@ -286,6 +286,14 @@ fn bpf_refused_to_users_to_root_by_lockdown_and_missing() {
     };
     let user = fentry(Who { uid: 1000, caps: 0, ..Who::default() });
     assert!(user.evidence.contains("CAP_BPF") && user.fix.is_some());
+    // What the two capabilities allow is refused for another reason; what they do not allow, is not.
+    let both = || Who { uid: 1000, caps: 3 << 38, lockdown: Ok("[integrity]".into()), ..Who::default() };
+    assert!(fentry(both()).evidence.starts_with("lockdown"));
+    let mut answers = Answers { who: both(), ..perfect() };
+    answers.bpf.as_mut().unwrap().as_mut().unwrap().uprobe =
+        Some(failed("perf_event_open(uprobe)", libc::EACCES));
+    let uprobe = judge(&answers).into_iter().find(|f| f.name == "bpf.uprobe").unwrap();
+    assert!(uprobe.evidence.contains("CAP_SYS_ADMIN"));
     let locked = fentry(Who { lockdown: Ok("none [integrity] confidentiality".into()), ..Who::default() });
     assert_eq!(locked.evidence, "lockdown: integrity; empty verifier log");
     let root = fentry(Who::default());

@@ -64,8 +64,8 @@ impl Kallsyms {
         match self {
             Self::Known(_) => None,
             Self::Hidden => Some((
-                "/proc/kallsyms shows 0 for each address: kernel.kptr_restrict".into(),
-                "sudo sysctl kernel.kptr_restrict=1    (root sees addresses; lasts until reboot)",
+                "/proc/kallsyms shows 0 for each address: kernel.kptr_restrict, or no CAP_SYSLOG".into(),
+                "as root (--elevate); if not for root either: sysctl kernel.kptr_restrict=1 (until reboot)",
             )),
             Self::Absent(e) => Some((e.to_string(), "a kernel with CONFIG_KALLSYMS")),
         }

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 
 use aya::programs::Program;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeScope};
+use kit::SysError;
 
 use crate::filter::Filter;
 use crate::histogram::Histogram;
@@ -116,6 +117,18 @@ impl Uprobe {
     }
 }
 
+/// What a refusal of the breakpoint means.
+fn cannot(e: SysError) -> SysError {
+    let why = match e.errno {
+        libc::EACCES | libc::EPERM => {
+            "a breakpoint takes CAP_SYS_ADMIN in newer kernels, in older ones CAP_PERFMON\n  fix: run it as root (--elevate)"
+        }
+        libc::ESRCH => "the process has ended meanwhile",
+        _ => return e,
+    };
+    SysError::new("perf_event_open(uprobe)", e.errno).with_detail(why)
+}
+
 fn attach(tracer: &mut Tracer, name: &str, target: &Target, pid: Option<u32>) -> Result<(), TraceError> {
     let scope = match pid.and_then(NonZeroU32::new) {
         Some(pid) => UProbeScope::OneProcess(pid),
@@ -129,7 +142,7 @@ fn attach(tracer: &mut Tracer, name: &str, target: &Target, pid: Option<u32>) ->
     for function in &target.functions {
         let at = UProbeAttachLocation::AbsoluteOffset(function.place);
         let link = program.attach(at, &target.path, scope).and_then(|id| program.take_link(id));
-        links.push(link.map_err(|e| refused(&e))?);
+        links.push(link.map_err(|e| cannot(refused(&e)))?);
     }
     links.into_iter().for_each(|link| tracer.keep(Box::new(link)));
     let hook = target.functions.first().map_or("", |f| f.name.as_str());

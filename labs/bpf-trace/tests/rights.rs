@@ -186,6 +186,13 @@ fn two_capabilities_are_enough() {
     let out = as_nobody(both, &["syscalls", "--attach", "tracepoint"]).unwrap();
     assert_eq!(out.status.code(), Some(1));
     assert!(said(&out).contains("tracepoint: fsopen(\"tracefs\"): EPERM"), "{}", said(&out));
+    // So does a breakpoint, in newer kernels.
+    let out = as_nobody(both, &["uprobe", "c:malloc", "--", "/bin/true"]).unwrap();
+    if out.status.code() != Some(0) {
+        for word in ["perf_event_open(uprobe)", "CAP_SYS_ADMIN", "--elevate"] {
+            assert!(said(&out).contains(word), "no {word} in {}", said(&out));
+        }
+    }
 }
 
 #[test]
