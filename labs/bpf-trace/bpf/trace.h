@@ -150,15 +150,11 @@ const volatile u32 follow = 0;      /* only what descends from the tracer's comm
 const volatile u32 pid_namespace = 0; /* its inode number; 0: the outermost, where a task keeps its number itself */
 #define MAX_PID_NS_LEVEL 32           /* include/linux/pid_namespace.h */
 
-/* A thread's number in the tracer's PID namespace; 0: it has none there. */
-inline u32 tid_of(struct task_struct *task)
+/* A thread's number there; 0: it has none. */
+static __attribute__((noinline)) u32 number_there(struct task_struct *task)
 {
-	struct pid *pid;
+	struct pid *pid = task->thread_pid;
 
-	if (!pid_namespace)
-		return task->pid;
-	pid = task->thread_pid;
-#pragma clang loop unroll(disable)
 	for (u32 i = 0; i <= MAX_PID_NS_LEVEL; i++) {
 		struct upid number = {};
 		u32 inum = 0;
@@ -171,10 +167,15 @@ inline u32 tid_of(struct task_struct *task)
 	return 0;
 }
 
-/* A process's: that of its first thread. */
+inline u32 tid_of(struct task_struct *task)
+{
+	return pid_namespace ? number_there(task) : task->pid;
+}
+
+/* A process's number is that of its first thread. */
 inline u32 pid_of(struct task_struct *task)
 {
-	return pid_namespace ? tid_of(task->group_leader) : task->tgid;
+	return pid_namespace ? number_there(task->group_leader) : task->tgid;
 }
 
 /* Processes that descend from the command. */

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bpf_trace::command::Running;
@@ -200,6 +200,11 @@ impl Options {
     /// From here on, the end of the process that is asked for is noticed: before anything is attached.
     pub fn filter(&self) -> anyhow::Result<Filter> {
         *self.watched.borrow_mut() = self.watch()?;
+        // /proc lists processes, and has an entry for each thread.
+        if let Some(tid) = self.tid.filter(|tid| !Path::new("/proc").join(tid.to_string()).exists()) {
+            let why = format!("no thread {tid}: it has ended, or never was; ps -eL lists those that are");
+            return Err(Usage(why).into());
+        }
         Ok(Filter {
             pid: self.pid,
             tid: self.tid,

@@ -43,8 +43,14 @@ impl Running {
         if hidden {
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         }
-        let child =
-            command.spawn().map_err(SysError::io(format!("exec({:?})", program.display().to_string())))?;
+        let child = command.spawn().map_err(|e| {
+            let e = SysError::io(format!("exec({:?})", program.display().to_string()))(e);
+            match e.errno {
+                libc::ENOENT => e.with_detail("no such program there, or in a folder of PATH"),
+                libc::EACCES | libc::ENOEXEC => e.with_detail("no program, or not one for you: see chmod(1)"),
+                _ => e,
+            }
+        })?;
         // Nobody else waits for this child, so its PID is still its own.
         let pidfd = pidfd(Pid::from_child(&child))?;
         let same = pidfd.try_clone().map_err(SysError::io("fcntl(F_DUPFD_CLOEXEC)"))?;

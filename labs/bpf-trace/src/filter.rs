@@ -48,7 +48,8 @@ impl Filter {
         let call = format!("stat({:?})", path.display().to_string());
         let folder = std::fs::metadata(path).map_err(SysError::io(call.clone()))?;
         if !path.join("cgroup.procs").exists() {
-            return Err(SysError::new(call, 0).with_detail("not the folder of a cgroup"));
+            return Err(SysError::new(call, 0)
+                .with_detail("not the folder of a cgroup: grep cgroup2 /proc/mounts tells where they are"));
         }
         Ok(folder.ino())
     }

@@ -73,7 +73,7 @@ fn by_hand(s: &mut Session, ids: &mut Vec<u32>) -> anyhow::Result<()> {
 fn refused(s: &mut Session) -> anyhow::Result<()> {
     s.step_at("Leave out one check, and try again", s1_by_hand::HERE);
     s.predict(Predict::new(
-        "a map in which the key may be missing, and no `if r0 == 0 goto out`: what happens?",
+        "a map in which the key may be missing, and the check for null left out: what happens?",
         [
             "it runs as long as the key is there",
             "it runs, and one day the kernel crashes",

@@ -44,7 +44,10 @@ pub enum TargetError {
     #[error("{0:?} is not BIN:SYMBOL, such as c:malloc, ./program:main or /bin/bash:readline+4")]
     Form(String),
     /// No such file, program or library.
-    #[error("no program or library {name:?}{}", hint(near))]
+    #[error(
+        "no program or library {name:?}{}\n  a path, a program of PATH, or a library that ldconfig -p lists",
+        hint(near)
+    )]
     NoFile {
         /// What was asked for.
         name: String,

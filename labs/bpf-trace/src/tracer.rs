@@ -248,7 +248,9 @@ impl Tracer {
         let words: Vec<String> = tried.iter().map(|(means, e)| format!("{means}: {e}")).collect();
         match tried.into_iter().next() {
             Some((_, source)) => Err(TraceError::Hook { hook: hook.into(), tried: words.join("; "), source }),
-            None => Err(TraceError::Object(format!("no program for {hook} by these means"))),
+            None => Err(TraceError::Object(format!(
+                "there is no program for {hook} by these means: leave --attach out, the view syscalls has one for each"
+            ))),
         }
     }
 

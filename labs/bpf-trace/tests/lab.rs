@@ -50,11 +50,12 @@ fn a_command_is_traced_and_its_output_is_its_own() {
 #[test]
 fn what_cannot_be_is_said_with_what_can() {
     let _dog = watchdog(60);
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 10] = [
         (&["nothing"], "no view \"nothing\""),
         (&["syscalls", "--syscall", "opanat"], "did you mean openat"),
         (&["syscalls", "--uid", "no-such-user"], "no user"),
         (&["syscalls", "--pid", "4194303"], "no process 4194303"),
+        (&["syscalls", "--tid", "4194303"], "no thread 4194303"),
         (&["syscalls", "--slower", "10"], "10ms"),
         (&["syscalls", "--duration=-1"], "--duration"),
         (&["--lab", "no-such-lab"], "no program of a lab"),
