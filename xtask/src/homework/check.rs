@@ -7,7 +7,7 @@ use clap::Args;
 use super::catalogue::{self, Exercise};
 use super::compile::{self, Compiled};
 use super::judge::{self, Failure, Outcome};
-use super::progress::Progress;
+use super::progress::{Progress, is_started};
 use super::room::Call;
 use super::seed::Seed;
 use super::variants;
@@ -84,8 +84,22 @@ fn check(shop: &Workshop, call: &Call, exercise: &Exercise, seed: u64, all: bool
     }
     Progress::note(exercise, points, out)?;
     let apart = if out == 0 { String::new() } else { format!(", {out} not gradable here") };
-    report::print(&format!("{points}/{}{apart}\n", exercise.points()))?;
+    report::print(&format!("{points}/{}{apart}\n{}", exercise.points(), next(exercise, failed)))?;
     Ok(!failed)
+}
+
+/// What to do now.
+fn next(exercise: &Exercise, failed: bool) -> String {
+    let Exercise { lab, id, .. } = exercise;
+    match failed {
+        false => "done; cargo xtask homework status says what is next\n".to_owned(),
+        true if is_started(exercise) => format!("a hint: cargo xtask homework hint {lab} {id}\n"),
+        true => format!(
+            "this is the starter: edit labs/{lab}/exercises/{}\nit is stated in labs/{lab}/README.md, {:?}\n",
+            exercise.files.join(", "),
+            exercise.statement
+        ),
+    }
 }
 
 /// One test's result, in words.
@@ -93,7 +107,8 @@ fn told(style: Style, exercise: &Exercise, name: &str, points: u32, outcome: &Ou
     match outcome {
         Outcome::Passed => format!("  ok    {name:44} {points:>3}\n"),
         Outcome::NotHere(why) => {
-            report::hanging(&format!("  ----  {name}: "), &format!("not gradable here: {why}"))
+            let score = format!("-/{points}");
+            format!("  ----  {name:44} {score:>3}\n") + &report::hanging("        not gradable here: ", why)
         }
         Outcome::Failed(failure) => {
             let mut text = format!("  {}  {name:44} {:>3}\n", style.bad("FAIL"), format!("0/{points}"));
@@ -116,6 +131,7 @@ pub(crate) fn failure_lines(failure: &Failure) -> String {
     // Values stay as they are; sentences are wrapped.
     let line = |name: &str, text: &str| match (name, text) {
         (_, "") => String::new(),
+        ("message:", text) if !text.contains('\n') => report::hanging("        message:  ", text),
         ("property:" | "try next:", text) => report::hanging(&format!("        {name} "), text),
         (name, text) => format!("        {name:9} {}\n", text.replace('\n', "\n                  ")),
     };

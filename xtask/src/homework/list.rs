@@ -59,7 +59,8 @@ pub(crate) fn status(options: &Options) -> anyhow::Result<u8> {
     let exercises = catalogue::chosen(options.lab.as_deref(), None)?;
     let progress = Progress::load();
     let style = Style::stdout();
-    let (mut points, mut of, mut next) = (0, 0, None);
+    let (mut points, mut of) = (0, 0);
+    let mut next: Option<(&Exercise, bool)> = None;
     let mut text = String::new();
     for lab in exercises.chunk_by(|a, b| a.lab == b.lab) {
         text += &format!("{}\n", style.strong(&lab[0].lab));
@@ -76,14 +77,16 @@ pub(crate) fn status(options: &Options) -> anyhow::Result<u8> {
             let got = mark.map_or(0, |m| m.points);
             points += got;
             of += e.points();
-            if !done && next.is_none() {
-                next = Some(e);
+            // What is begun comes before what is not.
+            let begun = mark.is_some() || is_started(e);
+            if !done && next.is_none_or(|(_, before)| begun && !before) {
+                next = Some((e, begun));
             }
             text += &format!("  {:41} {:>7}  {word}\n", named(e), format!("{got}/{}", e.points()));
         }
     }
     text += &format!("{points}/{of} points\n");
-    if let Some(e) = next {
+    if let Some((e, _)) = next {
         text += &format!("next: cargo xtask homework check {} {}\n", e.lab, e.id);
     }
     report::print(&text)?;

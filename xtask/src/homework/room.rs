@@ -150,6 +150,9 @@ impl Room {
         cargo.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_INCREMENTAL", "0");
         cargo.env("RUSTC_WORKSPACE_WRAPPER", self.base.join("rustc.sh"));
         cargo.env("BENCHTOP_CALLS", self.base.join("calls"));
+        if exercises.iter().any(|e| !self.note(lab, &e.id).with_extension("args").exists()) {
+            report::note(&format!("building {lab} and what it needs: the first time, a minute or two"));
+        }
         let mut said = tempfile()?;
         cargo.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.try_clone()?);
         let status = cargo.status().context("cannot run cargo")?;
@@ -162,8 +165,13 @@ impl Room {
         exercises.iter().map(|e| Ok((e.id.clone(), self.call(lab, &e.id)?))).collect()
     }
 
+    /// Where cargo's call for a spec is noted down.
+    fn note(&self, lab: &str, id: &str) -> PathBuf {
+        self.base.join("calls").join(format!("{lab}-{id}"))
+    }
+
     fn call(&self, lab: &str, id: &str) -> anyhow::Result<Call> {
-        let note = self.base.join("calls").join(format!("{lab}-{id}"));
+        let note = self.note(lab, id);
         let read = |ending: &str| -> anyhow::Result<Vec<String>> {
             let path = note.with_extension(ending);
             let text = fs::read(&path)

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::catalogue::{Exercise, Test};
 use super::room::Room;
-use super::sandbox::Guard;
+use super::sandbox::{self, Guard};
 
 /// What takes capabilities on the machine itself.
 pub(crate) const PRIVILEGED: [&str; 2] = ["bpf", "perf_event"];
@@ -57,6 +57,11 @@ impl Workshop {
                 let why = "a submission is not given the rights for it; --privileged does";
                 shop.withheld.insert(area, why.to_owned());
             }
+        }
+        if let Some(device) = sandbox::device("kvm")
+            && let Err(e) = shop.guard.opens(device)
+        {
+            shop.withheld.insert("kvm", format!("a submission cannot open it here: {e:#}"));
         }
         for area in ["cgroup1", "cgroup2", "core_pattern", "tracefs"] {
             shop.withheld.insert(area, "a submission does not reach it in the sandbox".to_owned());

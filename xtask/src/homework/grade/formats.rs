@@ -70,10 +70,10 @@ fn test_lines(test: &TestResult) -> String {
         Told::Failed(failure) => {
             format!("  FAIL  {:44} {score:>7}\n{}", test.name, plain(&failure_lines(failure)))
         }
-        Told::NotGradableHere { why } => report::hanging(
-            &format!("  ----  {} ({}): ", test.name, test.of),
-            &format!("not gradable here: {why}"),
-        ),
+        Told::NotGradableHere { why } => {
+            format!("  ----  {:44} {:>7}\n", test.name, format!("-/{}", test.of))
+                + &report::hanging("        not gradable here: ", why)
+        }
         Told::NotRun => format!("  FAIL  {:44} {score:>7}\n", test.name),
     }
 }

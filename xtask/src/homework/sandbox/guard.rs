@@ -104,6 +104,16 @@ impl Guard {
         Ok(())
     }
 
+    /// Whether what runs in it may open a device: here it may be for root alone.
+    pub(crate) fn opens(&self, device: &Path) -> anyhow::Result<()> {
+        let mut task = Task { program: "/bin/sh".into(), folder: "/".into(), seconds: 20, ..Task::default() };
+        task.arguments = vec!["-c".into(), format!(": <>{}", device.display())];
+        task.view.devices = vec![device.to_owned()];
+        let ran = self.run(&task, None)?;
+        anyhow::ensure!(ran.ended == Ended::Exit(0), "{}", ran.stderr.trim());
+        Ok(())
+    }
+
     /// Runs it to its end.
     pub(crate) fn run(&self, task: &Task, secret: Option<&[u8]>) -> anyhow::Result<Ran> {
         let mut plan = Plan {
