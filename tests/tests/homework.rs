@@ -235,6 +235,21 @@ fn points_are_told_in_all_formats() {
     let (code, _, err) =
         demo.homework(&["grade", "--lab", "demo", &folder, &folder, "--format", "gradescope"]);
     assert!(code == Some(2) && err.contains("of one submission"), "{err}");
+    // Words that do not go together are refused before anything is built.
+    fs::write(demo.beside("secret"), "0123456789abcdef").unwrap();
+    let secret = demo.beside("secret").display().to_string();
+    fs::create_dir_all(demo.beside("one/labs")).unwrap();
+    let one = demo.beside("one").display().to_string();
+    for (words, why) in [
+        (&[&folder, "--secret", &secret][..], "needs --student"),
+        (&[&folder, "--student", "s1"], "needs --secret"),
+        (&["--class", &folder, "--secret", &secret, "--student", "s1"], "of one submission"),
+        (&["--class", &folder, "--secret", &secret, "--seed", "1"], "give one of them"),
+        (&["--class", &one], "is one submission"),
+    ] {
+        let (code, out, err) = demo.homework(&[&["grade"], words].concat());
+        assert!(code == Some(2) && err.contains(why) && !err.contains("sandbox"), "{words:?}: {out}{err}");
+    }
     let junit = grade("junit");
     assert!(junit.contains("tests=\"3\" failures=\"1\" errors=\"0\" skipped=\"1\""), "{junit}");
     well_formed(&junit);

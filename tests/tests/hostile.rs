@@ -307,3 +307,26 @@ fn nobody_gains_a_point_or_harms_the_grader() {
     ]);
     assert!(again.contains("5/6, 1 not gradable here"), "{again}{err}");
 }
+
+#[test]
+fn a_checkout_may_be_below_tmp() {
+    let _dog = watchdog(600);
+    let demo = match demo() {
+        Ok(demo) => demo,
+        Err(why) => kit::skip!("cargo", "{why}"),
+    };
+    let here = demo.root();
+    fs::write(here.join("word"), "to be seen").unwrap();
+    fs::write(demo.beside("other"), "not to be seen").unwrap();
+    let plan = serde_json::json!({
+        "program": "/bin/sh", "arguments": ["-c", "cat word; ls .."], "variables": { "PATH": "/usr/bin:/bin" },
+        "folder": here, "seconds": 20, "limits": null, "view": { "read": [here], "write": [], "devices": [] },
+        "namespaces": true, "landlock": false, "user": null, "cgroups": [],
+        "may_nest": false, "may_look": false, "privileged": false,
+    });
+    let (code, out, err) = demo.homework(&["sandbox", &plan.to_string()]);
+    if err.contains("unshare(") {
+        kit::skip!("userns", "{err}");
+    }
+    assert_eq!((code, out.as_str()), (Some(0), "to be seencheckout\n"), "{err}");
+}

@@ -32,7 +32,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<u8> {
     let exercises = catalogue::chosen(options.lab.as_deref(), options.exercise.as_deref())?;
     let seed = options.seed.one()?;
     let shop = Workshop::own()?;
-    shop.guard.words().iter().for_each(|w| report::note(w));
+    shop.guard.tell();
     let mut passed = true;
     for lab in exercises.chunk_by(|a, b| a.lab == b.lab) {
         let calls = shop.room.calls(&lab[0].lab, lab)?;

@@ -89,8 +89,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<u8> {
     archive?;
     let points: u32 = exercises.iter().map(catalogue::Exercise::points).sum();
     report::print(&format!(
-        "{}: {} exercises, {points} points\n\nOn Gradescope: Programming Assignment, {points} points, Configure Autograder, \
-         upload it.\nStudents submit {}.\n",
+        "{}: {} exercises, {points} points\n\nOn Gradescope: Programming Assignment, {points} points; Configure Autograder:\n\
+         upload it there. Students submit {}.\n",
         out.display(),
         exercises.len(),
         exercises.iter().flat_map(|e| e.files.clone()).collect::<Vec<_>>().join(", ")

@@ -40,6 +40,20 @@ impl Seed {
         }
     }
 
+    /// What is wrong with the words, before anything is built.
+    pub(crate) fn check(&self, class: bool) -> anyhow::Result<()> {
+        match self {
+            Self { student: Some(_), .. } if class => {
+                Err(Usage("--student is of one submission; a class takes --secret alone".into()).into())
+            }
+            Self { seed: Some(_), secret: Some(_), .. } => {
+                Err(Usage("--seed and --secret both say which inputs: give one of them".into()).into())
+            }
+            Self { secret: Some(file), .. } if class => read_secret(file).map(drop),
+            _ => self.one().map(drop),
+        }
+    }
+
     /// Whether one was asked for.
     pub(crate) fn is_given(&self) -> bool {
         self.seed.is_some() || self.student.is_some()

@@ -76,10 +76,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<u8> {
             "--format gradescope is of one submission, as Gradescope hands them over; --format json is of all".into()
         ));
     }
+    options.seed.check(options.class)?;
     let mut shop = Workshop::closed(options.privileged)?;
     shop.compile_limit = options.compile_limit;
     shop.hidden = options.tests.as_ref().map(fs::canonicalize).transpose().context("--tests")?;
-    shop.guard.words().iter().for_each(|w| report::note(w));
+    shop.guard.tell();
     let mut calls = BTreeMap::new();
     for lab in exercises.chunk_by(|a, b| a.lab == b.lab) {
         for (id, call) in shop.room.calls(&lab[0].lab, lab)? {
@@ -117,6 +118,12 @@ fn submissions(options: &Options) -> anyhow::Result<Vec<Submission>> {
     if options.class {
         if options.submission.len() > 1 || !first.is_dir() {
             bail!(Usage("--class takes one folder, with a folder for each student".into()));
+        }
+        if first.join("labs").is_dir() {
+            let it = first.display();
+            bail!(Usage(format!(
+                "{it} is one submission, as it has labs/\n  fix: without --class, or the folder above"
+            )));
         }
         let (found, others) = intake::class(first)?;
         for other in others {

@@ -10,6 +10,7 @@ use super::limits::Cgroups;
 use super::{Limits, Plan, View, view};
 use crate::homework::process::{Ended, Ran};
 use crate::homework::room::Room;
+use crate::report;
 
 /// Slots that there are at most, in round numbers: one a CPU.
 const MANY: u32 = 4096;
@@ -168,6 +169,14 @@ impl Guard {
         }
         plan.view = Some(view);
         super::run(&plan, secret)
+    }
+
+    /// Says it on standard error.
+    pub(crate) fn tell(&self) {
+        for words in self.words() {
+            let text = words.trim_start();
+            report::note(report::hanging(&words[..words.len() - text.len()], text).trim_end());
+        }
     }
 
     /// What a grader must know: how it is closed, and what it leaves open.

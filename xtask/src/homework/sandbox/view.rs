@@ -35,6 +35,11 @@ pub(super) const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/
 pub(super) fn enter(view: &View, scratch: u64) -> anyhow::Result<()> {
     let root = free_folder(view)?;
     tmpfs(root, 1 << 20, "0755")?;
+    // Before what is bound: a checkout may be below /tmp.
+    for folder in ["tmp", "dev/shm"] {
+        fs::create_dir_all(root.join(folder))?;
+        tmpfs(&root.join(folder), scratch, "1777")?;
+    }
     for path in SYSTEM.iter().map(Path::new).filter(|p| p.symlink_metadata().is_ok()) {
         read_only(root, path)?;
     }
@@ -59,10 +64,6 @@ pub(super) fn enter(view: &View, scratch: u64) -> anyhow::Result<()> {
         symlink(to, root.join("dev").join(link))?;
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\nstudent:x:1000:1000::/tmp:/bin/sh\n")?;
-    for (folder, size) in [("tmp", scratch), ("dev/shm", scratch)] {
-        fs::create_dir_all(root.join(folder))?;
-        tmpfs(&root.join(folder), size, "1777")?;
-    }
     fs::create_dir(root.join("proc"))?;
     mount_proc(&root.join("proc"))?;
     for settings in ["sys", "sysrq-trigger", "irq", "bus"].map(|s| root.join("proc").join(s)) {
