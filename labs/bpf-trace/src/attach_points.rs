@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use aya_obj::btf::BtfKind;
 use kit::SysError;
 
+use crate::error::TraceError;
 use crate::s1_by_hand::{self, insn};
 use crate::sys::bpf::{self, Code};
 use crate::sys::perf;
 use crate::tasks;
-use crate::tracer::{TraceError, kernel_btf};
+use crate::tracer::kernel_btf;
 
 /// Where they are tried.
 pub const HERE: kit::Place = kit::here!();

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 
+use crate::error::TraceError;
 use crate::sys::bpf;
-use crate::tracer::{TraceError, Tracer};
+use crate::tracer::Tracer;
 
 /// How long the kernel's statistics are on: they cost two readings of the clock for each run.
 const SAMPLE: Duration = Duration::from_millis(250);

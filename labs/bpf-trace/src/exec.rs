@@ -2,11 +2,12 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
+use crate::error::TraceError;
 use crate::filter::Filter;
 use crate::json::Lines;
 use crate::names;
 use crate::ring::{Record, Ring};
-use crate::tracer::{Means, Plan, TraceError, Tracer};
+use crate::tracer::{Means, Plan, Tracer};
 
 pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/exec.bpf.o");
 

@@ -2,8 +2,9 @@
 
 use kit::SysError;
 
+use crate::error::TraceError;
 use crate::sys::{bpf, rights};
-use crate::tracer::{Plan, TraceError};
+use crate::tracer::Plan;
 use crate::verify::Submission;
 
 pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/gallery.bpf.o");

@@ -6,11 +6,12 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use iced_x86::{Code, Decoder, DecoderOptions, Formatter as _, NasmFormatter, OpKind};
 
 use crate::disasm::{self, CALL, Insn, LOAD_64};
+use crate::error::TraceError;
 use crate::filter::Filter;
 use crate::kallsyms::Kallsyms;
 use crate::s1_by_hand;
 use crate::sys::{bpf, inspect};
-use crate::tracer::{Plan, TraceError};
+use crate::tracer::Plan;
 use crate::verifier_log::{Known, Log};
 use crate::verify::{Source, Strings, Submission};
 use crate::{exec, gallery, offcpu, open, profile, runq, softirq, syscalls, tasks, uprobe};

@@ -38,6 +38,7 @@ pub mod command;
 pub mod cost;
 pub mod disasm;
 pub mod elf_symbols;
+pub mod error;
 pub mod exec;
 pub mod filter;
 pub mod flame;
@@ -69,5 +70,6 @@ pub mod verifier_log;
 pub mod verify;
 pub mod workload;
 
+pub use error::TraceError;
 pub use filter::Filter;
-pub use tracer::{Attached, Lost, Means, Plan, TraceError, Tracer};
+pub use tracer::{Attached, Lost, Means, Plan, Tracer};

@@ -1,9 +1,8 @@
 //! Before Linux 5.11, the memory of maps and programs counted as locked: with the usual limit, EPERM even for root.
 
+use crate::error::TraceError;
 use kit::SysError;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
-
-use crate::tracer::TraceError;
 
 /// Does `make`; if that is forbidden and there is a limit on locked memory, does it once more without.
 pub fn raised<T, E: Forbidden>(mut make: impl FnMut() -> Result<T, E>) -> Result<T, E> {

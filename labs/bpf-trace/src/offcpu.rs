@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use aya::maps::{MapData, StackTraceMap};
 
+use crate::error::TraceError;
 use crate::filter::Filter;
 use crate::kallsyms::Kallsyms;
 use crate::profile::{kernel_frames, user_frames};
 use crate::ring::{Record, Ring};
 use crate::stacks::{Frame, Kind, Stack, joined};
 use crate::symbols::{Program, Symbols};
-use crate::tracer::{Plan, TraceError, Tracer};
+use crate::tracer::{Plan, Tracer};
 
 pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/offcpu.bpf.o");
 

@@ -3,11 +3,11 @@
 use kit::SysError;
 use kit::stats::Ratio;
 
+use crate::error::TraceError;
 use crate::filter::Filter;
 use crate::s1_by_hand::{self, Counter};
 use crate::sys::bpf::{self, Code};
 use crate::syscalls::{By, Options, Syscalls};
-use crate::tracer::TraceError;
 use crate::workload::Caller;
 
 /// Where it is measured.
@@ -36,8 +36,8 @@ impl Load {
     pub fn name(self) -> &'static str {
         match self {
             Self::Nothing => "untraced",
-            Self::Empty => "an empty program",
-            Self::ByHand => "one counter, by hand",
+            Self::Empty => "empty, at the exit",
+            Self::ByHand => "step 1, at the entry",
             Self::Counts => "by process, call, error",
             Self::Latency => "with a latency histogram",
         }

@@ -9,12 +9,13 @@ use aya::programs::Program;
 use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
 use kit::SysError;
 
+use crate::error::{TraceError, refused};
 use crate::filter::Filter;
 use crate::kallsyms::Kallsyms;
 use crate::ring::{Record, Ring};
 use crate::stacks::{Frame, Kind, Stack, joined};
 use crate::symbols::{self, Symbols};
-use crate::tracer::{Link, Means, Plan, TraceError, Tracer, refused};
+use crate::tracer::{Link, Means, Plan, Tracer};
 
 pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/profile.bpf.o");
 

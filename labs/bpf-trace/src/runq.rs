@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::error::TraceError;
 use crate::filter::Filter;
 use crate::histogram::{Histogram, SIZE};
 use crate::ring::text;
-use crate::tracer::{Plan, TraceError, Tracer};
+use crate::tracer::{Plan, Tracer};
 
 pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/runq.bpf.o");
 

@@ -1,7 +1,8 @@
 //! The view `softirq`: what the kernel does for interrupts once their handlers have returned, by vector.
 
+use crate::error::TraceError;
 use crate::histogram::{Histogram, SIZE};
-use crate::tracer::{Means, Plan, TraceError, Tracer};
+use crate::tracer::{Means, Plan, Tracer};
 
 pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/softirq.bpf.o");
 

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::error::TraceError;
 use crate::filter::Filter;
 use crate::histogram::{self, Histogram};
 use crate::ring::{Record, text};
-use crate::tracer::{Means, Plan, TraceError, Tracer};
+use crate::tracer::{Means, Plan, Tracer};
 
 pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/syscalls.bpf.o");
 

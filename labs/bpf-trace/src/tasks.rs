@@ -4,8 +4,9 @@ use std::io::Read as _;
 
 use aya::programs::Program;
 
+use crate::error::{TraceError, refused};
 use crate::ring::Record;
-use crate::tracer::{Plan, TraceError, Tracer, kernel_btf, refused};
+use crate::tracer::{Plan, Tracer, kernel_btf};
 
 pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/tasks.bpf.o");
 

@@ -7,12 +7,13 @@ use aya::programs::Program;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeScope};
 use kit::SysError;
 
+use crate::error::{TraceError, refused};
 use crate::filter::Filter;
 use crate::histogram::Histogram;
 use crate::ring::text;
 use crate::syscalls::By;
 use crate::target::Target;
-use crate::tracer::{Means, Plan, TraceError, Tracer, refused};
+use crate::tracer::{Means, Plan, Tracer};
 
 pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/uprobe.bpf.o");
 

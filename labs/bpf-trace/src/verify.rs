@@ -6,9 +6,10 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use aya_obj::btf::BtfKind;
 use aya_obj::{Object, ProgramSection};
 
+use crate::error::TraceError;
 use crate::ring::text;
 use crate::sys::bpf::{self, Code, Lines, Loaded};
-use crate::tracer::{Plan, TraceError, Tracer, kernel_btf};
+use crate::tracer::{Plan, Tracer, kernel_btf};
 
 /// An object whose maps are made and whose code is ready to be submitted.
 pub struct Submission {

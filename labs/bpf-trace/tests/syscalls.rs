@@ -118,6 +118,51 @@ fn strace_counts_the_same() {
     assert!(count_of(&ours, "openat").1 >= 3 && ours.len() > 15, "{ours:?}");
 }
 
+/// Both in the same run: bpftrace starts the workload, and is traced itself.
+#[test]
+fn bpftrace_counts_the_same() {
+    let _dog = watchdog(120);
+    needs_bpf!();
+    // A tracefs of its own, for machines that have none.
+    let script = "mount -t tracefs none /sys/kernel/tracing; exec bpftrace -o \"$0\" -e \"$1\" -c \"$2\"";
+    let count_all =
+        "tracepoint:raw_syscalls:sys_exit /pid == cpid/ { @[args->id, args->ret < 0] = count(); }";
+    let workload: Vec<String> =
+        KNOWN.command(program()).iter().map(|w| w.to_str().unwrap().to_owned()).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("counts");
+    let bpftrace =
+        ["unshare", "-m", "sh", "-c", script, file.to_str().unwrap(), count_all, &workload.join(" ")];
+    let rows = traced(&Options::default(), &words(&bpftrace));
+    let said = std::fs::read_to_string(&file).unwrap_or_default();
+    // Lines such as "@[110, 0]: 20000".
+    let number = |text: &str| text.trim_end_matches(']').parse::<u32>().ok();
+    let theirs: BTreeMap<(u32, bool), u64> = said
+        .lines()
+        .filter_map(|line| {
+            let (key, n) = line.strip_prefix("@[")?.split_once(": ")?;
+            let (nr, failed) = key.split_once(", ")?;
+            Some(((number(nr)?, number(failed)? == 1), n.parse().ok()?))
+        })
+        .collect();
+    if theirs.is_empty() {
+        kit::skip!("bpftrace", "it is not installed, or counts nothing here: {said}");
+    }
+    // The workload's own process is the one that calls getppid in four threads.
+    let id = of(&rows, "getppid").iter().max_by_key(|r| r.count).unwrap().id;
+    for (name, failed, made) in
+        [("getppid", false, 20_000), ("close", true, 1_200), ("clock_nanosleep", false, 20)]
+    {
+        let ours: u64 = of(&rows, name)
+            .iter()
+            .filter(|r| r.id == id)
+            .map(|r| if failed { r.failed } else { r.count - r.failed })
+            .sum();
+        let nr = names::syscall_number(name).unwrap();
+        assert_eq!((ours, theirs.get(&(nr, failed)).copied()), (made, Some(made)), "{name}: {said}");
+    }
+}
+
 fn count_of(counts: &BTreeMap<String, (u64, u64)>, name: &str) -> (u64, u64) {
     counts.get(name).copied().unwrap_or_default()
 }
