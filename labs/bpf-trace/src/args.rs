@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bpf_trace::command::Running;
@@ -11,6 +11,9 @@ use bpf_trace::target::{Target, TargetError};
 use bpf_trace::{Filter, Means, names};
 use clap::ValueEnum;
 use kit::Usage;
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 
 /// What to look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -200,8 +203,12 @@ impl Options {
     /// From here on, the end of the process that is asked for is noticed: before anything is attached.
     pub fn filter(&self) -> anyhow::Result<Filter> {
         *self.watched.borrow_mut() = self.watch()?;
-        // /proc lists processes, and has an entry for each thread.
-        if let Some(tid) = self.tid.filter(|tid| !Path::new("/proc").join(tid.to_string()).exists()) {
+        // No signal is sent: it is only asked whether it could be. Linux takes a thread's number there, too.
+        let is_gone = |tid: &u32| {
+            let answer = i32::try_from(*tid).map(|tid| kill(Pid::from_raw(tid), None));
+            *tid == 0 || answer != Ok(Ok(())) && answer != Ok(Err(Errno::EPERM))
+        };
+        if let Some(tid) = self.tid.filter(is_gone) {
             let why = format!("no thread {tid}: it has ended, or never was; ps -eL lists those that are");
             return Err(Usage(why).into());
         }
