@@ -18,7 +18,10 @@ pub(super) fn of(lab: &str, history: &[Record]) -> String {
             for row in &outcome.rows {
                 let Some(ratio) = row.ours_to_this else { continue };
                 let series = all.entry(outcome.title.clone()).or_default();
-                series.entry(row.name.clone()).or_default().push((record.date.clone(), ratio));
+                let points = series.entry(row.name.clone()).or_default();
+                // Of one day, the last.
+                points.retain(|(date, _)| *date != record.date);
+                points.push((record.date.clone(), ratio));
             }
         }
     }
