@@ -106,7 +106,7 @@ impl<'a> Comparison<'a> {
         self
     }
 
-    /// The noise is taken to be this instead of watched: for tests.
+    /// The noise is taken to be this instead of watched: for tests, and for costs that were measured before.
     #[must_use]
     pub fn with_noise(mut self, noise: Noise) -> Self {
         self.noise = Some(noise);
@@ -119,8 +119,8 @@ impl<'a> Comparison<'a> {
         let rounds = asked.rounds(full);
         let began = Instant::now();
         asked.tell(&Event::Begin(self.title.clone()));
-        let watch = self.noise.is_none().then(Watch::begin);
-        let (samples, missing) = self.measure(asked, rounds);
+        let mut watch = self.noise.is_none().then(Watch::begin);
+        let (samples, missing) = self.measure(asked, rounds, &mut watch);
         let noise = watch.map(Watch::end).or(self.noise).unwrap_or_default();
         let mut rows = self.rows(&samples, missing, &noise);
         for (i, count) in std::mem::take(&mut self.counters) {
@@ -144,7 +144,12 @@ impl<'a> Comparison<'a> {
     }
 
     /// The samples of each contender, and why it has none.
-    fn measure(&mut self, asked: Asked, rounds: usize) -> (Vec<Vec<Sample>>, Vec<Option<String>>) {
+    fn measure(
+        &mut self,
+        asked: Asked,
+        rounds: usize,
+        watch: &mut Option<Watch>,
+    ) -> (Vec<Vec<Sample>>, Vec<Option<String>>) {
         let count = self.contenders.len();
         let mut samples = vec![Vec::with_capacity(rounds); count];
         let mut missing: Vec<Option<String>> = vec![None; count];
@@ -159,10 +164,20 @@ impl<'a> Comparison<'a> {
                     continue;
                 }
                 match (self.contenders[i].1)() {
+                    Ok(sample) if !(sample.cost.is_finite() && sample.cost >= 0.0) => {
+                        missing[i] = Some(format!("a cost of {} is none", sample.cost));
+                    }
                     Ok(_) if round == 0 => {}
                     Ok(sample) => samples[i].push(sample),
                     Err(why) => missing[i] = Some(why),
                 }
+            }
+            // Ten times in all.
+            if let Some(watch) = watch
+                && round > 0
+                && round * 10 / rounds > (round - 1) * 10 / rounds
+            {
+                watch.look();
             }
             asked.tell(&Event::Round(round, rounds));
         }

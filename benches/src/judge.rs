@@ -3,13 +3,13 @@
 //! The paired ratio and its interval are [`Ratio`]'s. A verdict needs more: that the ratio was one thing (not two
 //! that took turns, not one that moved), and that nobody else had enough of the machine to be the cause.
 
-use kit::stats::{Ratio, Verdict, percentile, sorted};
+use kit::stats::{Ratio, Verdict, sorted};
 use serde::{Deserialize, Serialize};
 
 use crate::noise::{Noise, QUIET};
 
-/// Fewer rounds than this are not judged.
-pub const ENOUGH: usize = 5;
+/// Fewer rounds than this are not judged: of five, all on one side are still chance in one case of sixteen.
+pub const ENOUGH: usize = 6;
 
 /// What may be said of our cost against another's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,7 +41,14 @@ impl Finding {
 /// touched the costs.
 pub fn judge(ours: &[f64], theirs: &[f64], noise: &Noise, apart: bool) -> Option<(Ratio, Finding)> {
     let ratio = Ratio::paired(ours, theirs)?;
-    Some((ratio, find(&ratio, &ratios(ours, theirs), noise, apart)))
+    let rounds = ours.len().min(theirs.len());
+    let finding = if ratio.n < rounds {
+        // The rest would be judged as if they were all.
+        Finding::refused(format!("in {} of {rounds} rounds a cost was 0", rounds - ratio.n))
+    } else {
+        find(&ratio, &ratios(ours, theirs), noise, apart)
+    };
+    Some((ratio, finding))
 }
 
 /// Ours by theirs, a round each, as [`Ratio::paired`] takes them.
@@ -115,11 +122,4 @@ fn moved(ratios: &[f64]) -> Option<(Ratio, Ratio)> {
     let (first, second) = (Ratio::paired(first, &ones)?, Ratio::paired(second, &ones)?);
     let gap = (first.low / second.high).max(second.low / first.high);
     (gap > 1.05).then_some((first, second))
-}
-
-/// The spread of samples beside their median: half the distance from the 10th to the 90th percentile.
-pub fn spread(samples: &[f64]) -> f64 {
-    let s = sorted(samples);
-    let median = percentile(&s, 0.5);
-    if median > 0.0 { (percentile(&s, 0.9) - percentile(&s, 0.1)) / 2.0 / median } else { 0.0 }
 }

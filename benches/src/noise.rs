@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How long it is watched while we sleep: ten ticks of the kernel's accounting.
-const WATCH: Duration = Duration::from_millis(100);
+/// How long it is watched while we sleep, each time: some ticks of the kernel's accounting.
+const WATCH: Duration = Duration::from_millis(60);
 
 /// Below this share of the machine, nothing is said of noise, and every verdict stands.
 pub const QUIET: f64 = 0.05;
@@ -16,13 +16,14 @@ pub const QUIET: f64 = 0.05;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Noise {
-    /// What other processes used while we slept, before and after: the larger.
+    /// What other processes used while we slept: before, after, and between rounds.
     pub others: f64,
     /// What the hypervisor gave to others, of the time that we were measuring.
     pub steal: f64,
     /// Load average over one minute; it lags, and counts our own work as well.
     pub load: f64,
-    /// The processors' frequencies in MHz, least and most seen; none where the kernel does not tell.
+    /// The processors' frequencies in MHz, least and most seen; none where the kernel does not tell. Idle ones are slow:
+    /// this is told, and nothing is concluded from it.
     pub mhz: Option<(f64, f64)>,
 }
 
@@ -30,9 +31,8 @@ impl Noise {
     /// The share of the machine that others may have had, as far as it can have touched the costs: that of other
     /// processes not, where the costs are such that it cannot.
     pub fn share(&self, apart: bool) -> f64 {
-        let frequency = self.mhz.map_or(0.0, |(low, high)| if high > 0.0 { 1.0 - low / high } else { 0.0 });
         let share = if apart { self.steal } else { self.others + self.steal };
-        share.max(frequency).clamp(0.0, 0.95)
+        share.clamp(0.0, 0.95)
     }
 
     /// In words: what there is to say of it.
@@ -52,41 +52,45 @@ impl Noise {
 /// Watches from its making to [`Watch::end`].
 #[derive(Debug)]
 pub struct Watch {
-    before: f64,
-    ticks: Ticks,
+    began: Ticks,
+    /// While we slept: all ticks, and the busy ones.
+    slept: (u64, u64),
     mhz: Vec<f64>,
 }
 
 impl Watch {
-    /// Begins: a tenth of a second of sleep.
+    /// Begins.
     pub fn begin() -> Self {
-        let before = others();
-        Self { before, ticks: Ticks::now(), mhz: frequencies() }
+        let mut watch = Self { began: Ticks::now(), slept: (0, 0), mhz: Vec::new() };
+        watch.look();
+        watch
     }
 
-    /// Ends: another tenth of a second.
-    pub fn end(mut self) -> Noise {
-        let (now, then) = (Ticks::now(), self.ticks);
-        let total = now.total.saturating_sub(then.total).max(1) as f64;
+    /// Sleeps a little, and sees what is done meanwhile.
+    pub fn look(&mut self) {
+        let before = Ticks::now();
+        thread::sleep(WATCH);
+        let after = Ticks::now();
+        let total = after.total.saturating_sub(before.total);
+        self.slept.0 += total;
+        self.slept.1 += total.saturating_sub(after.idle.saturating_sub(before.idle));
         self.mhz.extend(frequencies());
+    }
+
+    /// Ends.
+    pub fn end(mut self) -> Noise {
+        self.look();
+        let (now, then) = (Ticks::now(), self.began);
+        let total = now.total.saturating_sub(then.total).max(1) as f64;
         let least = self.mhz.iter().copied().reduce(f64::min);
         let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         Noise {
-            others: self.before.max(others()),
+            others: self.slept.1 as f64 / self.slept.0.max(1) as f64,
             steal: now.steal.saturating_sub(then.steal) as f64 / total,
             load: load.split_whitespace().next().and_then(|l| l.parse().ok()).unwrap_or(0.0),
             mhz: least.zip(self.mhz.iter().copied().reduce(f64::max)),
         }
     }
-}
-
-/// The share of all processors' time that is used while we sleep.
-fn others() -> f64 {
-    let before = Ticks::now();
-    thread::sleep(WATCH);
-    let after = Ticks::now();
-    let total = after.total.saturating_sub(before.total).max(1);
-    1.0 - after.idle.saturating_sub(before.idle) as f64 / total as f64
 }
 
 /// The first line of /proc/stat (proc_stat(5)), in ticks since the boot.

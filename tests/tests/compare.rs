@@ -43,19 +43,22 @@ fn quiet() -> Noise {
 
 #[test]
 fn a_known_ratio_is_within_its_interval_as_often_as_is_said() {
-    for truth in [0.5, 0.9, 1.1, 4.0] {
+    let mut missed = 0;
+    for (truth, rounds) in [(0.5, 7), (0.9, 12), (1.1, 30), (4.0, 30)] {
         let (mut held, mut right) = (0, 0);
         for seed in 0..25 {
-            let pairs = Costs::new(seed).pairs(30, |c, _| (c.around(truth, 0.1), c.around(1.0, 0.1)));
+            let pairs = Costs::new(seed).pairs(rounds, |c, _| (c.around(truth, 0.1), c.around(1.0, 0.1)));
             let (ratio, finding) = judged(&pairs, &quiet());
             held += usize::from(ratio.low <= truth && truth <= ratio.high);
             let expected = if truth < 1.0 { Verdict::Less } else { Verdict::More };
             right += usize::from(finding.verdict == Some(expected));
         }
-        // 95 % is said; a percentile bootstrap of a median keeps a little less.
-        assert!(held >= 21, "{truth}: {held} of 25 intervals hold the truth");
+        assert!(held >= 22, "{truth}: {held} of 25 intervals hold the truth");
         assert!(right >= 24, "{truth}: {right} of 25 verdicts are right");
+        missed += 25 - held;
     }
+    // 95 % is said: an interval that always holds the truth is wider than it need be.
+    assert!((1..=9).contains(&missed), "{missed} of 100 intervals do not hold the truth");
 }
 
 #[test]
@@ -149,14 +152,31 @@ fn a_machine_that_others_use_is_refused_unless_they_cannot_be_the_cause() {
     let (ours, theirs) = of(0.8);
     let apart = judge(&ours, &theirs, &half, true).map(|(_, f)| f.verdict);
     assert_eq!(apart, Some(Some(Verdict::Less)), "costs that others do not touch");
-    for noise in [Noise { steal: 0.3, ..quiet() }, Noise { mhz: Some((1000.0, 3000.0)), ..quiet() }] {
-        assert_eq!(judge(&ours, &theirs, &noise, true).map(|(_, f)| f.verdict), Some(None), "{noise:?}");
-    }
+    let stolen = Noise { steal: 0.3, ..quiet() };
+    assert_eq!(judge(&ours, &theirs, &stolen, true).map(|(_, f)| f.verdict), Some(None));
+}
+
+#[test]
+fn costs_of_zero_are_not_left_out_in_silence() {
+    let (mut ours, theirs) = Costs::new(1).pairs(16, |c, _| (c.around(0.8, 0.03), c.around(1.0, 0.03)));
+    ours[..8].fill(0.0);
+    let finding = judged(&(ours, theirs), &quiet()).1;
+    assert!(finding.verdict.is_none() && finding.why.contains("8 of 16"), "{finding:?}");
+}
+
+#[test]
+fn what_is_no_cost_is_not_taken_for_one() {
+    let outcome = Comparison::new("broken", "us", "nothing")
+        .contender("ours", || Ok(1.0))
+        .contender("nan", || Ok(f64::NAN))
+        .with_noise(quiet())
+        .run(Asked::default(), 6);
+    assert!(outcome.rows[1].missing.as_ref().is_some_and(|why| why.contains("NaN")), "{outcome:?}");
 }
 
 #[test]
 fn too_few_rounds_are_refused() {
-    let finding = judged(&(vec![1.0; 4], vec![2.0; 4]), &quiet()).1;
+    let finding = judged(&(vec![1.0; 5], vec![2.0; 5]), &quiet()).1;
     assert!(finding.verdict.is_none() && finding.why.contains("too few"), "{finding:?}");
     assert!(judge(&[1.0], &[2.0], &quiet(), false).is_none());
 }
