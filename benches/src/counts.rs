@@ -1,13 +1,12 @@
-//! What can be counted beside a time, and explains it: system calls, VM exits, context switches, page faults. By perf
-//! stat, once, outside of what is timed; where there is no perf, nothing is counted.
+//! What can be counted beside a time, and explains it: system calls, context switches, page faults. By perf stat, once,
+//! outside of what is timed; where there is no perf, nothing is counted.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Events of perf and what they are called here.
-const EVENTS: [(&str, &str); 4] = [
+const EVENTS: [(&str, &str); 3] = [
     ("raw_syscalls:sys_enter", "system calls"),
-    ("kvm:kvm_exit", "VM exits"),
     ("context-switches", "context switches"),
     ("page-faults", "page faults"),
 ];
@@ -22,9 +21,7 @@ pub fn of(words: &[&str]) -> Counts {
     for (event, name) in EVENTS {
         let mut perf = perf(event);
         perf.arg("--").args(words);
-        if let Some(count) = perf.output().ok().and_then(|out| parse(&out.stderr))
-            && count > 0.0
-        {
+        if let Some(count) = perf.output().ok().and_then(|out| parse(&out.stderr)) {
             all.push((name.into(), count));
         }
     }
@@ -46,7 +43,6 @@ pub fn of_process(pid: u32, mut work: impl FnMut() -> Option<f64>) -> Counts {
         }
         let out = perf.wait_with_output();
         if let (Some(units), Some(count)) = (units, out.ok().and_then(|out| parse(&out.stderr)))
-            && count > 0.0
             && units > 0.0
         {
             all.push((format!("{name} a request"), count / units));

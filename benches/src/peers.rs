@@ -12,7 +12,7 @@ pub const PROGRAMS: [(&str, &str, &[&str]); 12] = [
     ("eu-stack", "elfutils", &["elf-core"]),
     ("gdb", "gdb", &["elf-core"]),
     ("parallel", "parallel", &["pidfd-spawn"]),
-    ("perf", "linux-perf", &["bpf-trace"]),
+    ("perf", "linux-perf", &["bpf-trace", "echo", "elf-core", "kvm-hello", "pidfd-spawn"]),
     ("strace", "strace", &["bpf-trace"]),
     ("taskset", "util-linux", &["bpf-trace"]),
     ("xargs", "findutils", &["pidfd-spawn"]),

@@ -1,5 +1,5 @@
 //! Results as they are kept: `benches/record/DATE-MACHINE.json` of all labs, `DATE-MACHINE-LAB.json` of one, each with
-//! the same as Markdown beside it.
+//! the same as Markdown beside it. None is ever replaced: the second of a day is called `…-2`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -147,33 +147,42 @@ impl Record {
     pub fn load(path: &Path) -> Result<Self, Unreadable> {
         let name = path.display();
         let text = fs::read_to_string(path).map_err(|e| Unreadable(format!("cannot read {name}: {e}")))?;
-        let schema = serde_json::from_str::<serde_json::Value>(&text).ok().and_then(|v| v["schema"].as_u64());
-        if schema.is_some_and(|s| s != u64::from(SCHEMA)) {
-            return Err(Unreadable(format!(
-                "{name} has schema {}; this reads {SCHEMA}",
-                schema.unwrap_or(0)
-            )));
+        let not_one = |why: &dyn std::fmt::Display| Unreadable(format!("{name} is not a record: {why}"));
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| not_one(&e))?;
+        if let Some(schema) = value["schema"].as_u64().filter(|s| *s != u64::from(SCHEMA)) {
+            return Err(Unreadable(format!("{name} has schema {schema}; this reads {SCHEMA}")));
         }
-        serde_json::from_str(&text).map_err(|e| Unreadable(format!("{name} is not a record: {e}")))
+        plausible(&value).map_err(|why| not_one(&why))?;
+        serde_json::from_value(value).map_err(|e| not_one(&e))
     }
 
-    /// Writes it, and the same as Markdown beside it, into `folder`; where.
+    /// Writes it, and the same as Markdown beside it, into `folder`, under a name that none has; where.
+    pub fn add(&self, folder: &Path) -> io::Result<PathBuf> {
+        let names = std::iter::once(String::new()).chain((2..).map(|n| format!("-{n}")));
+        let mut paths = names.map(|n| folder.join(format!("{}{n}.json", self.stem())));
+        let free = paths.find(|path| !path.exists()).unwrap_or_default();
+        self.write(&free)
+    }
+
+    /// The same, in place of what was called so.
     pub fn save(&self, folder: &Path) -> io::Result<PathBuf> {
-        fs::create_dir_all(folder)?;
-        let json = folder.join(self.file_name()).with_extension("json");
-        kit::run::write_whole(&json, &(serde_json::to_string_pretty(self)? + "\n"))?;
+        self.write(&folder.join(format!("{}.json", self.stem())))
+    }
+
+    fn write(&self, json: &Path) -> io::Result<PathBuf> {
+        json.parent().map_or(Ok(()), fs::create_dir_all)?;
+        kit::run::write_whole(json, &(serde_json::to_string_pretty(self)? + "\n"))?;
         kit::run::write_whole(&json.with_extension("md"), &self.markdown())?;
-        Ok(json)
+        Ok(json.to_owned())
     }
 
     /// `DATE-MACHINE` of all labs, `DATE-MACHINE-LAB` of one.
-    fn file_name(&self) -> String {
-        let stem = format!("{}-{}-{}cpu", self.date, self.machine.arch, self.machine.cpus);
-        match self.labs.as_slice() {
-            // The dot keeps with_extension from taking a part of the name away.
-            [one] => format!("{stem}-{}.json", one.lab),
-            _ => format!("{stem}.json"),
+    fn stem(&self) -> String {
+        let mut stem = format!("{}-{}-{}cpu", self.date, self.machine.arch, self.machine.cpus);
+        if let [one] = self.labs.as_slice() {
+            stem += &format!("-{}", one.lab);
         }
+        if self.quick { stem + "-quick" } else { stem }
     }
 
     /// Where it was made, in one line.
@@ -205,6 +214,21 @@ impl Record {
     /// A lab's results.
     pub fn lab(&self, name: &str) -> Option<&Lab> {
         self.labs.iter().find(|l| l.lab == name)
+    }
+}
+
+/// Whether all texts and numbers can be shown: a record may come from anybody.
+fn plausible(value: &serde_json::Value) -> Result<(), String> {
+    match value {
+        serde_json::Value::String(s) if s.chars().any(char::is_control) => {
+            Err(format!("it has a control character in {s:?}"))
+        }
+        serde_json::Value::Number(n) if n.as_f64().is_none_or(|n| n.abs() > 1e18) => {
+            Err(format!("no figure is {n}"))
+        }
+        serde_json::Value::Array(all) => all.iter().try_for_each(plausible),
+        serde_json::Value::Object(all) => all.values().try_for_each(plausible),
+        _ => Ok(()),
     }
 }
 

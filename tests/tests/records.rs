@@ -44,6 +44,12 @@ fn a_record_is_kept_by_date_machine_and_lab_and_read_again() {
     assert!(all.ends_with("2026-01-02-x86_64-2cpu.json"), "{all:?}");
     assert_eq!(Record::load(&all).unwrap().labs[1].notes, ["a note"]);
     assert!(fs::read_to_string(all.with_extension("md")).unwrap().contains("## b\n"));
+    // What is there is not replaced.
+    let second = record.add(dir.path()).unwrap();
+    assert!(second.ends_with("2026-01-02-x86_64-2cpu-2.json"), "{second:?}");
+    record.quick = true;
+    let quick = record.add(dir.path()).unwrap();
+    assert!(quick.ends_with("2026-01-02-x86_64-2cpu-quick.json"), "{quick:?}");
 }
 
 #[test]
@@ -53,5 +59,25 @@ fn a_record_of_another_version_is_refused_by_name() {
     fs::write(&file, r#"{"schema": 99}"#).unwrap();
     assert!(Record::load(&file).unwrap_err().to_string().contains("schema 99"));
     fs::write(&file, "[]").unwrap();
+    assert!(Record::load(&file).unwrap_err().to_string().contains("not a record"));
+}
+
+#[test]
+fn a_hostile_record_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("x.json");
+    let whole =
+        serde_json::to_string(&Record { schema: SCHEMA, date: "2026-01-02".into(), ..Record::default() });
+    let whole = whole.unwrap();
+    for (from, to, why) in [
+        ("\"seconds\":0.0", "\"seconds\":1e300", "no figure is 1e+300"),
+        ("2026-01-02", "2026\\u001b[2J", "control character"),
+    ] {
+        assert!(whole.contains(from), "{whole}");
+        fs::write(&file, whole.replace(from, to)).unwrap();
+        let said = Record::load(&file).unwrap_err().to_string();
+        assert!(said.contains(why), "{said}");
+    }
+    fs::write(&file, &whole[..whole.len() / 2]).unwrap();
     assert!(Record::load(&file).unwrap_err().to_string().contains("not a record"));
 }

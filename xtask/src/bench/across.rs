@@ -1,10 +1,11 @@
 //! One record held against another: what has become cheaper or dearer between the two.
 
 use benches::judge;
-use benches::record::{Outcome, Record, Row, ratio_words};
+use benches::record::{Outcome, Part, Record, Row, ratio_words};
 use kit::machine::Machine;
 use kit::stats::{Ratio, SplitMix, figure, percentile, sorted};
 
+use crate::report::hanging;
 use crate::{exit, report};
 
 /// Prints the comparison of two records; of different machines only when told to.
@@ -16,6 +17,10 @@ pub(super) fn run(a: &Record, b: &Record, across_machines: bool) -> anyhow::Resu
              --across-machines compares them nevertheless",
             different.join("\n  ")
         ));
+        return Ok(exit::FAILED);
+    }
+    if !a.labs.iter().any(|lab| b.lab(&lab.lab).is_some()) {
+        report::complain("these records have no lab in common");
         return Ok(exit::FAILED);
     }
     report::print(&text(a, b, &different))?;
@@ -36,31 +41,47 @@ fn differences(a: &Machine, b: &Machine) -> Vec<String> {
 }
 
 fn text(a: &Record, b: &Record, different: &[String]) -> String {
-    let mut out = format!("A  {}  {}\nB  {}  {}\n", a.date, a.machine_line(), b.date, b.machine_line());
+    let mut out = String::new();
+    for (name, record) in [("A  ", a), ("B  ", b)] {
+        out += &hanging(name, &format!("{}  {}", record.date, record.machine_line()));
+    }
     for line in different {
-        out += &format!("!  {line}\n");
+        out += &hanging("!  ", line);
     }
     for (name, before) in &a.settings {
         if let Some(after) = b.settings.get(name).filter(|after| *after != before && name != "up for") {
-            out += &format!("!  {name}: {before} / {after}\n");
+            out += &hanging("!  ", &format!("{name}: {before} / {after}"));
         }
     }
-    out += "\nB / A is of two sessions, so what else the machine did is in it; ours / peer is of one session each.\n";
-    for (lab, after) in a.labs.iter().filter_map(|l| Some((l, b.lab(&l.lab)?))) {
+    out += "\nB / A is of two sessions, so what else the machine did is in it; ours / this is of\none session each.\n";
+    let mut alone = Vec::new();
+    for lab in &a.labs {
+        let Some(after) = b.lab(&lab.lab) else {
+            alone.push(format!("A: {}", lab.lab));
+            continue;
+        };
         out += &format!("\n{}\n", lab.lab);
         for o in &lab.outcomes {
-            if let Some(n) = after.outcomes.iter().find(|n| n.title == o.title) {
-                out += &outcome(o, n);
+            match after.outcomes.iter().find(|n| n.title == o.title) {
+                Some(n) => out += &outcome(o, n),
+                None => alone.push(format!("A: {}, {}", lab.lab, o.title)),
             }
         }
         for p in &lab.parts {
-            if let Some(n) = after.parts.iter().find(|n| n.name == p.name) {
-                // Criterion's intervals, of the two sessions: a gap between them is a difference.
-                let gap = n.low > p.high || n.high < p.low;
-                let word = if !gap { "no difference shown" } else { changed(n.ns < p.ns) };
-                out += &format!("  {:44} B / A {:.2}  {word}\n", p.name, n.ns / p.ns);
+            match after.parts.iter().find(|n| n.name == p.name) {
+                Some(n) => out += &part(p, n),
+                None => alone.push(format!("A: {}", p.name)),
             }
         }
+        let new = after.outcomes.iter().filter(|n| lab.outcomes.iter().all(|o| o.title != n.title));
+        alone.extend(new.map(|n| format!("B: {}, {}", lab.lab, n.title)));
+        let new = after.parts.iter().filter(|n| lab.parts.iter().all(|p| p.name != n.name));
+        alone.extend(new.map(|n| format!("B: {}", n.name)));
+    }
+    alone.extend(b.labs.iter().filter(|l| a.lab(&l.lab).is_none()).map(|l| format!("B: {}", l.lab)));
+    if !alone.is_empty() {
+        out += "\nIn one of them only:\n";
+        alone.iter().for_each(|what| out += &hanging("  ", what));
     }
     out
 }
@@ -69,27 +90,27 @@ fn changed(cheaper: bool) -> &'static str {
     if cheaper { "cheaper" } else { "dearer" }
 }
 
+/// Criterion's intervals, of the two sessions: a gap between them is a difference.
+fn part(a: &Part, b: &Part) -> String {
+    let gap = b.low > a.high || b.high < a.low;
+    let word = if gap { changed(b.ns < a.ns) } else { "no difference shown" };
+    format!("  {:44} B / A {:.2}  {word}\n", a.name, b.ns / a.ns)
+}
+
 fn outcome(a: &Outcome, b: &Outcome) -> String {
-    let mut out = format!("  {} ({})\n", a.title, a.unit);
+    let mut out = hanging("  ", &format!("{}: {}", a.title, a.unit));
     for (before, after) in a.rows.iter().filter_map(|r| Some((r, b.rows.iter().find(|n| n.name == r.name)?)))
     {
         let across = match between(before, after) {
             Some(r) => format!("B / A {}", ratio_words(&r)),
             None => format!("{} -> {}", figure(before.summary.median), figure(after.summary.median)),
         };
-        let within = match (&before.ours_to_this, &after.ours_to_this) {
-            (Some(x), Some(y)) => {
-                let gap = x.low > y.high || y.low > x.high;
-                let word = if gap {
-                    format!("  ours has become {}", changed(y.ratio < x.ratio))
-                } else {
-                    String::new()
-                };
-                format!("  ours / this {} -> {}{word}", ratio_words(x), ratio_words(y))
-            }
-            _ => String::new(),
-        };
-        out += &format!("    {:36} {across}{within}\n", before.name);
+        out += &format!("    {:36} {across}\n", before.name);
+        if let (Some(x), Some(y)) = (&before.ours_to_this, &after.ours_to_this) {
+            let gap = x.low > y.high || y.low > x.high;
+            let word = if gap { format!("  {}", changed(y.ratio < x.ratio)) } else { String::new() };
+            out += &format!("      ours / this {} -> {}{word}\n", ratio_words(x), ratio_words(y));
+        }
     }
     out
 }

@@ -14,12 +14,12 @@ mod trend;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use benches::record::{Lab, Record, SCHEMA};
 use clap::{Args, ValueEnum};
 use kit::machine::{self, Machine};
 
-use crate::{Usage, paths, report};
+use crate::{Usage, exit, paths, report};
 use running::Progress;
 
 #[derive(Debug, Args)]
@@ -42,16 +42,16 @@ pub(crate) struct Options {
     #[arg(long, conflicts_with_all = ["peers", "quick", "record"])]
     recorded: bool,
     /// Hold one record against another, and run nothing
-    #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["peers", "quick", "record", "report"])]
+    #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["lab", "peers", "quick", "record", "report", "recorded"])]
     compare: Option<Vec<String>>,
     /// --compare: although the machines differ
     #[arg(long, requires = "compare")]
     across_machines: bool,
     /// Write the README's table from the records
-    #[arg(long)]
+    #[arg(long, exclusive = true)]
     readme: bool,
     /// Count instructions and hold them against the stored counts
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["lab", "peers", "quick", "record", "report", "recorded", "compare"])]
     instructions: bool,
     /// --instructions: store the counts of now
     #[arg(long, requires = "instructions")]
@@ -78,30 +78,39 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<u8> {
         return across::run(&find(a)?, &find(b)?, options.across_machines);
     }
     if options.recorded {
-        let record = current(&folder())?;
-        return finish(options, &record);
+        let mut record = current(&folder())?;
+        if let Some(name) = &options.lab {
+            let lab = crate::labs::find(name)?.name;
+            record.labs.retain(|l| l.lab == lab);
+            anyhow::ensure!(!record.labs.is_empty(), "the record of {} has no {lab}", record.date);
+        }
+        show(options, &record)?;
+        return Ok(0);
     }
     let labs = labs(options.lab.as_deref())?;
-    let record = measure(options, &labs)?;
-    let kept = if options.record { folder() } else { paths::root().join("target/bench") };
-    let path = record.save(&kept)?;
-    let code = finish(options, &record)?;
+    let (record, failed) = measure(options, &labs)?;
+    let path = if options.record { record.add(&folder())? } else { record.save(&scratch())? };
     report::note(&format!("kept in {}", paths::shown(&path)));
     if !options.record {
         report::note("--record keeps it in benches/record/");
     }
-    Ok(code)
+    show(options, &record)?;
+    if failed.is_empty() {
+        return Ok(0);
+    }
+    report::complain(&format!("failed, and not in the record: {} (see above)", failed.join(", ")));
+    Ok(exit::FAILED)
 }
 
-/// Prints the tables, and writes the page.
-fn finish(options: &Options, record: &Record) -> anyhow::Result<u8> {
-    report::print(&table::text(record, report::Style::stdout()))?;
+/// Writes the page, and prints the tables.
+fn show(options: &Options, record: &Record) -> anyhow::Result<()> {
     if let Some(file) = &options.report {
         let history = history(&folder(), &record.machine);
-        kit::run::write_whole(file, &page::page(record, &history))?;
+        kit::run::write_whole(file, &page::page(record, &history))
+            .with_context(|| file.display().to_string())?;
         report::note(&format!("wrote {}", file.display()));
     }
-    Ok(0)
+    report::print(&table::text(record, report::Style::stdout()))
 }
 
 /// What CI holds: the README's table is the record's.
@@ -143,42 +152,64 @@ fn labs(only: Option<&str>) -> anyhow::Result<Vec<String>> {
     }
 }
 
-fn measure(options: &Options, labs: &[String]) -> anyhow::Result<Record> {
+/// The results, and the labs that have none because something failed.
+fn measure(options: &Options, labs: &[String]) -> anyhow::Result<(Record, Vec<String>)> {
     let peers = options.peers.is_some();
     let parts = options.peers != Some(Peers::Only);
     if peers {
         say_missing(labs);
     }
     let began = Instant::now();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let machine = Machine::fingerprint(env!("CARGO_MANIFEST_DIR"));
     let expected = expected(&machine, options.quick);
     let mut progress = Progress::new(labs, &expected, (parts, peers));
     // Everything is built before anything is measured.
     running::build(labs, (parts, peers))?;
-    let mut results = Vec::new();
-    for name in labs {
-        let mut lab = Lab { lab: name.clone(), ..Lab::default() };
-        if parts {
-            let began = Instant::now();
-            lab.parts = running::parts(name, options.quick, &mut progress)?;
-            lab.parts_seconds = began.elapsed().as_secs_f64();
-        }
-        if peers {
-            (lab.outcomes, lab.notes) = running::peers(name, options.quick, &mut progress)?;
-        }
-        results.push(lab);
-    }
-    progress.end();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    Ok(Record {
+    let mut record = Record {
         schema: SCHEMA,
         date: machine::date(now),
         settings: settings::all(),
         machine,
         quick: options.quick,
-        seconds: began.elapsed().as_secs_f64(),
-        labs: results,
-    })
+        ..Record::default()
+    };
+    let mut failed = Vec::new();
+    for name in labs {
+        match lab(name, options.quick, (parts, peers), &mut progress) {
+            Ok(lab) => record.labs.push(lab),
+            // The others' results are not lost by it.
+            Err(e) => {
+                report::complain(&format!("{e:#}"));
+                failed.push(name.clone());
+            }
+        }
+        record.seconds = began.elapsed().as_secs_f64();
+        if !record.labs.is_empty() {
+            record.save(&scratch())?;
+        }
+    }
+    progress.end();
+    anyhow::ensure!(!record.labs.is_empty(), "nothing was measured");
+    Ok((record, failed))
+}
+
+fn lab(
+    name: &str,
+    quick: bool,
+    (parts, peers): (bool, bool),
+    progress: &mut Progress,
+) -> anyhow::Result<Lab> {
+    let mut lab = Lab { lab: name.to_owned(), ..Lab::default() };
+    if parts {
+        let began = Instant::now();
+        lab.parts = running::parts(name, quick, progress)?;
+        lab.parts_seconds = began.elapsed().as_secs_f64();
+    }
+    if peers {
+        (lab.outcomes, lab.notes) = running::peers(name, quick, progress)?;
+    }
+    Ok(lab)
 }
 
 /// Names the programs that comparisons will do without.
@@ -195,7 +226,7 @@ fn say_missing(labs: &[String]) {
 /// What the newest results that are like these took, lab by lab: what time is left is told by it.
 fn expected(machine: &Machine, quick: bool) -> Vec<Lab> {
     let mut all = records(&folder());
-    all.extend(records(&paths::root().join("target/bench")));
+    all.extend(records(&scratch()));
     let like = all.into_iter().filter(|r| r.quick == quick && r.machine.cpus == machine.cpus);
     newest_labs(like.collect())
 }
@@ -226,11 +257,17 @@ fn folder() -> PathBuf {
     paths::root().join("benches/record")
 }
 
+/// Where results are that nobody asked to keep.
+fn scratch() -> PathBuf {
+    paths::root().join("target/bench")
+}
+
 /// The records of a folder, oldest first; one that cannot be read is left out, aloud.
 fn records(folder: &Path) -> Vec<Record> {
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
     let mut files: Vec<PathBuf> = files.filter(|p| p.extension().is_some_and(|e| e == "json")).collect();
-    files.sort();
+    // The second of a day is …-2, and comes after.
+    files.sort_by_key(|p| p.file_stem().map(ToOwned::to_owned));
     let mut records = Vec::new();
     for file in files {
         match Record::load(&file) {
@@ -247,27 +284,15 @@ fn history(folder: &Path, machine: &Machine) -> Vec<Record> {
     records(folder).into_iter().filter(|r| r.machine.like(machine) && !r.quick).collect()
 }
 
-/// The newest full results of every lab on one machine, as one record: of the machine with most labs, of several the
-/// one used last. Its date is the newest one's.
+/// The newest of the full records that have most labs: figures of one session.
 fn current(folder: &Path) -> anyhow::Result<Record> {
-    let mut machines: Vec<Vec<Record>> = Vec::new();
-    for record in records(folder).into_iter().filter(|r| !r.quick) {
-        match machines.iter_mut().find(|m| m[0].machine.like(&record.machine)) {
-            Some(same) => same.push(record),
-            None => machines.push(vec![record]),
-        }
-    }
-    let labs = |records: &[Record]| newest_labs(records.to_vec()).len();
-    let best = machines.into_iter().max_by_key(|m| (labs(m), m.last().map(|r| r.date.clone())));
-    let Some((records, newest)) = best.and_then(|records| Some((records.clone(), records.last()?.clone())))
-    else {
+    let full = records(folder).into_iter().filter(|r| !r.quick);
+    let Some(mut record) = full.max_by_key(|r| r.labs.len()) else {
         bail!("{} has no record: cargo xtask bench --peers --record makes one", paths::shown(folder));
     };
     let order = crate::labs::all()?;
-    let place = |lab: &Lab| order.iter().position(|l| l.name == lab.lab).unwrap_or(order.len());
-    let mut labs = newest_labs(records);
-    labs.sort_by_key(place);
-    Ok(Record { labs, ..newest })
+    record.labs.sort_by_key(|lab| order.iter().position(|l| l.name == lab.lab).unwrap_or(order.len()));
+    Ok(record)
 }
 
 /// A record by its path, or by its name in `benches/record/`, of which a beginning is enough.

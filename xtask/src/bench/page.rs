@@ -21,7 +21,7 @@ pub(super) fn page(record: &Record, history: &[Record]) -> String {
     }
     body += "<p>A ratio is our cost divided by the other's, paired round by round, the median, with its 95 % interval: \
              below 1 ours costs less. Where the interval holds 1, no difference is shown. Where the machine was too \
-             noisy for a verdict, none is given.</p>\n<nav>";
+             noisy for a verdict, none is given. One interval in twenty misses by chance: of many, do not pick one.</p>\n<nav>";
     for lab in &record.labs {
         body += &format!("<a href=\"#{0}\">{0}</a> ", escape(&lab.lab));
     }
