@@ -19,6 +19,12 @@ impl Axis {
         Some(Self { low: low / air, high: high * air })
     }
 
+    /// With a sixth more at either end: a density goes on beyond the last sample.
+    fn wider(&self) -> Self {
+        let more = (self.high / self.low).powf(1.0 / 6.0);
+        Self { low: self.low / more, high: self.high * more }
+    }
+
     /// Where a value is, 0 to 1.
     fn at(&self, value: f64) -> f64 {
         ((value / self.low).ln() / (self.high / self.low).ln()).clamp(0.0, 1.0)
@@ -140,7 +146,13 @@ pub(super) fn distributions(outcome: &Outcome) -> String {
     for share in [0.0, 0.5, 1.0] {
         let y = HEIGHT - (HEIGHT - 10.0) * share;
         body += &format!("<path class=\"axis\" d=\"M{LEFT} {y}H{}\"/>", WIDTH - RIGHT);
-        body += &format!("<text class=\"soft\" x=\"{LEFT}\" y=\"{}\">{:.0} %</text>", y - 2.0, 100.0 * share);
+        // Where the lines are not: they rise from the left below to the right above.
+        let (at, anchor) = if share == 1.0 { (LEFT, "start") } else { (WIDTH - RIGHT, "end") };
+        body += &format!(
+            "<text class=\"soft\" x=\"{at}\" y=\"{}\" text-anchor=\"{anchor}\">{:.0} %</text>",
+            y - 2.0,
+            100.0 * share
+        );
     }
     let mut key = String::new();
     let mut line = 0.0;
@@ -169,7 +181,7 @@ pub(super) fn distributions(outcome: &Outcome) -> String {
 
 /// How the costs lie: for each contender their density, on a logarithmic scale, and their median.
 pub(super) fn violins(outcome: &Outcome) -> String {
-    let Some(axis) = axis_of(outcome) else { return String::new() };
+    let Some(axis) = axis_of(outcome).map(|axis| axis.wider()) else { return String::new() };
     const ROW: f64 = 42.0;
     const STEPS: usize = 120;
     let rows = measured(outcome).count() as f64;

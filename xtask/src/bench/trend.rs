@@ -10,7 +10,7 @@ use super::chart::escape;
 /// One ratio over time: the name of the peer, and date and ratio of each record that has it.
 type Series = BTreeMap<String, Vec<(String, Ratio)>>;
 
-/// For a lab, a picture of each headline comparison that at least two records of one machine have.
+/// For a lab, a picture of each comparison that the records of two days at least have.
 pub(super) fn of(lab: &str, history: &[Record]) -> String {
     let mut all: BTreeMap<String, Series> = BTreeMap::new();
     for record in history {
