@@ -95,3 +95,45 @@ fn who_is_outside_has_no_number_here() {
     assert!(!seen.is_empty() && seen.iter().all(|e| e["pid"] == 0 && e["comm"] == "sh"), "{seen:?}");
     assert!(json(&calls).1["steps"][0]["items"].to_string().contains("(outside)"));
 }
+
+#[test]
+fn functions_have_names_in_a_container_whose_files_are_not_ours() {
+    let _dog = watchdog(120);
+    needs_namespaces!();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let text =
+        "static void __attribute__((noinline)) turns(void) { for (volatile long i = 0; i < 1000000; i++); }
+                int main(void) { for (int i = 0; i < 400; i++) turns(); }";
+    std::fs::write(path("busy.c"), text).unwrap();
+    let arguments = ["-O1", "-fno-omit-frame-pointer", &path("busy.c"), "-o", &path("busy")];
+    let Ok(compiled) = Command::new("cc").args(arguments).status() else {
+        kit::skip!("cc", "no C compiler");
+    };
+    assert!(compiled.success());
+    std::fs::create_dir(path("hidden")).unwrap();
+    // The program is in a file system that only its own namespace has mounted, and has a number of its own.
+    let script =
+        format!("mount -t tmpfs none {0}; cp {1} {0}/busy; exec {0}/busy", path("hidden"), path("busy"));
+    let unshare = ["unshare", "--mount", "--pid", "--fork", "sh", "-ec", &script];
+    let out = Command::new(common::program())
+        .args(["profile", "--frequency", "499", "--folded", &path("folded"), "--"])
+        .args(unshare)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", text_of(&out));
+    assert!(!std::path::Path::new(&path("hidden/busy")).exists());
+    let folded = std::fs::read_to_string(path("folded")).unwrap();
+    let samples = |wanted: &dyn Fn(&str) -> bool| -> u64 {
+        let lines = folded.lines().filter(|l| wanted(l));
+        lines.map(|l| l.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
+    };
+    let busy = samples(&|l| l.starts_with("busy;"));
+    let named = samples(&|l| l.starts_with("busy;") && l.contains(";turns"));
+    assert!(busy > 0 && named * 2 > busy, "{folded}");
+}
+
+fn text_of(out: &Output) -> String {
+    text(&out.stdout) + &text(&out.stderr)
+}
