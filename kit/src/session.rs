@@ -218,6 +218,11 @@ impl Session {
         self.terminal.failure().map_or(Ok(()), Err)
     }
 
+    /// Keeps lines for the page and the recording without showing them: of what was streamed, the begin.
+    pub fn keep(&mut self, listing: Listing) {
+        self.run.apply(&Event::Item(Item::Listing(listing)));
+    }
+
     /// Judges something that must hold. A failed one makes the run's exit code 1.
     #[track_caller]
     pub fn check(&mut self, name: &str, ok: bool, detail: impl Into<String>) {

@@ -11,7 +11,7 @@ use bpf_trace::histogram::Histogram;
 use bpf_trace::json::quoted;
 use bpf_trace::{TraceError, Tracer};
 use kit::stats::figure;
-use kit::{Bars, Interrupted, Session, Table};
+use kit::{Bars, Interrupted, Listing, Session, Table};
 
 use crate::args::Options;
 
@@ -135,6 +135,33 @@ pub fn stream(s: &mut Session, lines: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     s.stream_lines(lines).context("cannot write the events")
+}
+
+/// The begin of what is streamed: on a terminal it passes by, a page and a recording show it.
+#[derive(Default)]
+pub struct Begin {
+    lines: Vec<String>,
+}
+
+impl Begin {
+    /// Takes note of lines for people, as they were streamed.
+    pub fn note(&mut self, lines: &str) {
+        const LINES: usize = 25;
+        const WIDTH: usize = 200;
+        let cut = |line: &str| match line.char_indices().nth(WIDTH) {
+            Some((at, _)) => format!("{}…", &line[..at]),
+            None => line.to_owned(),
+        };
+        self.lines.extend(lines.lines().take(LINES - self.lines.len()).map(cut));
+    }
+
+    /// Hands it over; the first line is the head.
+    pub fn keep(&self, s: &mut Session, events: u64) {
+        if self.lines.len() > 1 {
+            let title = format!("the first {} of {events}", self.lines.len() - 1);
+            s.keep(Listing::text(&title, &self.lines.join("\n")));
+        }
+    }
 }
 
 /// A path as an event has it; one that could not be read is a question mark.

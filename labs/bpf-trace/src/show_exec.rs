@@ -11,7 +11,7 @@ use kit::stats::figure;
 use kit::{Session, Table, Usage};
 
 use crate::args::Options;
-use crate::show::{self, View, time};
+use crate::show::{self, Begin, View, time};
 
 struct Shown<'a> {
     view: Exec,
@@ -20,6 +20,7 @@ struct Shown<'a> {
     origin: u64,
     programs: BTreeMap<String, Sum>,
     events: u64,
+    begin: Begin,
 }
 
 /// Of one program's name.
@@ -46,7 +47,8 @@ pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
         ring: o.ring,
     })?;
     let origin = show::now();
-    show::watch(s, o, &mut Shown { view, options: o, origin, programs: BTreeMap::new(), events: 0 })?;
+    let (programs, begin) = (BTreeMap::new(), Begin::default());
+    show::watch(s, o, &mut Shown { view, options: o, origin, programs, events: 0, begin })?;
     s.so(
         "a process's whole life is three tracepoints: fork, exec, exit",
         "--failed, --uid USER, --json, -- COMMAND",
@@ -132,6 +134,9 @@ impl View for Shown<'_> {
             }
             if json { e.json(origin, &mut lines) } else { line(&e, origin, &mut lines.text) }
         });
+        if !json {
+            self.begin.note(&lines.text);
+        }
         show::stream(s, &lines.text)
     }
 
@@ -140,6 +145,7 @@ impl View for Shown<'_> {
     }
 
     fn result(&mut self, s: &mut Session) -> anyhow::Result<u64> {
+        self.begin.keep(s, self.events);
         let mut programs: Vec<_> = self.programs.iter().collect();
         programs.sort_by_key(|(name, p)| (std::cmp::Reverse(p.execs.max(p.ends)), *name));
         let mut table =

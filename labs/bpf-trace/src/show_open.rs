@@ -13,7 +13,7 @@ use kit::stats::figure;
 use kit::{Session, Table};
 
 use crate::args::Options;
-use crate::show::{self, View, time};
+use crate::show::{self, Begin, View, time};
 
 /// Paths that are counted each by itself; further ones are counted together.
 const PATHS: usize = 100_000;
@@ -25,6 +25,7 @@ struct Shown<'a> {
     view: Opens,
     options: &'a Options,
     told: Told,
+    begin: Begin,
 }
 
 /// What has been taken in.
@@ -89,7 +90,7 @@ pub fn show(s: &mut Session, o: &Options) -> anyhow::Result<()> {
         lines: Lines::default(),
         words: Words::default(),
     };
-    let mut shown = Shown { view, options: o, told };
+    let mut shown = Shown { view, options: o, told, begin: Begin::default() };
     show::watch(s, o, &mut shown)?;
     s.so(
         "a call's arguments are still in its registers when it returns: one program sees both ends of it",
@@ -189,16 +190,22 @@ impl View for Shown<'_> {
     }
 
     fn take(&mut self, s: &mut Session) -> anyhow::Result<()> {
-        let Self { view, told, .. } = self;
+        let Self { view, told, begin, .. } = self;
         let (json, mut done) = (s.json(), Ok(()));
         view.take(|e| {
             told.take(&e, json);
             if told.lines.text.len() >= CHUNK {
+                if !json {
+                    begin.note(&told.lines.text);
+                }
                 done = std::mem::replace(&mut done, Ok(())).and_then(|()| show::stream(s, &told.lines.text));
                 told.lines.text.clear();
             }
         });
         done?;
+        if !json {
+            begin.note(&told.lines.text);
+        }
         show::stream(s, &told.lines.text)?;
         told.lines.text.clear();
         Ok(())
@@ -210,6 +217,7 @@ impl View for Shown<'_> {
 
     fn result(&mut self, s: &mut Session) -> anyhow::Result<u64> {
         let (top, told) = (self.options.top, &self.told);
+        self.begin.keep(s, told.events);
         if told.events == 0 {
             s.say("No file was opened.");
         } else {

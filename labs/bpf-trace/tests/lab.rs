@@ -195,3 +195,23 @@ fn a_traced_process_ends_the_trace_with_it() {
     assert!(out.status.success(), "{}", text(&out.stderr));
     assert!(text(&out.stdout).contains("The process ended"), "{}", text(&out.stdout));
 }
+
+#[test]
+fn a_page_and_a_recording_have_the_begin_of_what_is_streamed() {
+    let _dog = watchdog(60);
+    needs_bpf!();
+    let folder = tempfile::tempdir().unwrap();
+    let [page, saved] = ["page.html", "saved.json"].map(|f| folder.path().join(f).display().to_string());
+    let script = "n=0; while [ $n -lt 60 ]; do cat /no/such/$n; n=$((n+1)); done 2>/dev/null";
+    for (view, first) in [("open", "  ENOENT  /no/such/0  O_RDONLY"), ("exec", "cat /no/such/0")] {
+        let out = lab(&[view, "--report", &page, "--save", &saved, "--", "sh", "-c", script]);
+        assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+        let shown = text(&out.stdout);
+        assert_eq!(shown.matches(&format!("{first}\n")).count(), 1, "on the terminal once: {shown}");
+        assert!(shown.contains("/no/such/59") && !shown.contains("the first 24"), "{shown}");
+        for file in [&page, &saved] {
+            let kept = std::fs::read_to_string(file).unwrap();
+            assert!(kept.contains("the first 24 of ") && !kept.contains("cat /no/such/59"), "{view}: {kept}");
+        }
+    }
+}
