@@ -3,6 +3,9 @@
 //! Every server is a process of its own, pinned to one CPU, with the same generator on another; rounds in
 //! turn. The program starts itself again as each of the servers: `echo-peers --child NAME`.
 
+#[path = "../shared/scratch.rs"]
+mod scratch;
+
 use std::cell::RefCell;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -15,6 +18,7 @@ use benches::counts::{self, Counts};
 use echo::control::{self, Target};
 use echo::load::Until;
 use echo::measure::{Cpus, Pair, ping_pong};
+use scratch::Scratch;
 
 /// Who takes part: a name, and whether it is one of ours.
 const PEERS: [&str; 4] = ["C epoll", "tokio", "monoio", "compio"];
@@ -40,11 +44,9 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn compare() -> Result<()> {
     let asked = Asked::by_arguments();
-    let folder = std::env::temp_dir().join(format!("echo-peers-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    let c = build_c(&folder);
+    let folder = Scratch::new("echo-peers")?;
+    let c = build_c(&folder.path);
     let outcomes = cells(asked, &c);
-    std::fs::remove_dir_all(&folder)?;
     publish(
         asked,
         "echo",

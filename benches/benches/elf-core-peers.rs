@@ -2,6 +2,9 @@
 //!
 //! The program starts itself again as our reader (`--child list CORE`) and as the victim.
 
+#[path = "../shared/scratch.rs"]
+mod scratch;
+
 use std::fs;
 use std::io::{BufWriter, Write as _};
 use std::os::unix::fs::FileExt as _;
@@ -18,6 +21,7 @@ use elf_core::s4_memory::Lookup;
 use elf_core::s7_symbols::Symbols;
 use elf_core::victim::{self, Crash};
 use elf_core::writer::{Layout, Load};
+use scratch::Scratch;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -44,10 +48,8 @@ fn main() -> ExitCode {
 
 fn compare() -> Result<()> {
     let asked = Asked::by_arguments();
-    let dir = std::env::temp_dir().join(format!("elf-core-peers-{}", std::process::id()));
-    fs::create_dir_all(&dir)?;
-    let outcomes = all(asked, &dir);
-    fs::remove_dir_all(&dir)?;
+    let dir = Scratch::new("elf-core-peers")?;
+    let outcomes = all(asked, &dir.path);
     publish(
         asked,
         "elf-core",
@@ -102,7 +104,7 @@ fn all(asked: Asked, dir: &Path) -> Result<Vec<Outcome>> {
         let comparison = comparison
             .contender("gdb", || time("gdb", &gdb))
             .contender("ours, with lines and inlined functions", || time(me, &["--child", "bt-lines", core]));
-        out.push(comparison.run(asked, if threads == few { 15 } else { 7 }));
+        out.push(comparison.run(asked, if threads == few { 15 } else { 8 }));
     }
     for gib in [4_u64, 256] {
         let path = sparse(small, dir, gib << 30)?;
@@ -116,7 +118,8 @@ fn all(asked: Asked, dir: &Path) -> Result<Vec<Outcome>> {
             )
             .contender("ours", || megabytes(me, &[me, "--child", "list", core]))
             .contender("eu-readelf -n", || megabytes(me, &["eu-readelf", "-n", core]))
-            .run(asked, 5),
+            .apart("memory, not time")
+            .run(asked, 6),
         );
         out.push(
             Comparison::new(title("time"), "ms", "the notes are the same ones, the memory is one hole")
@@ -133,7 +136,7 @@ fn all(asked: Asked, dir: &Path) -> Result<Vec<Outcome>> {
             "only ours: eu-stack stops at 256 frames, gdb was not tried",
         )
         .contender("ours", || time(me, &["--child", "bt", &deep]))
-        .run(asked, 7),
+        .run(asked, 8),
     );
     Ok(out)
 }
@@ -181,8 +184,14 @@ fn time(program: &str, args: &[&str]) -> std::result::Result<f64, String> {
 
 /// The largest resident set of a program, by way of a child that has no other children.
 fn megabytes(me: &str, args: &[&str]) -> std::result::Result<f64, String> {
+    if benches::peers::find(args[0]).is_none() {
+        return Err(benches::peers::failed(args[0], &std::io::ErrorKind::NotFound.into()));
+    }
     let out = Command::new(me).args(["--child", "rss"]).args(args).output().map_err(|e| e.to_string())?;
-    String::from_utf8_lossy(&out.stdout).trim().parse().map_err(|e| format!("{}: {e}", args[0]))
+    String::from_utf8_lossy(&out.stdout).trim().parse().map_err(|_| {
+        let said = String::from_utf8_lossy(&out.stderr);
+        said.lines().last().unwrap_or("no size of the resident set").to_owned()
+    })
 }
 
 fn rss(program: &str, args: &[&str]) -> Result<()> {

@@ -3,6 +3,9 @@
 //!
 //! Each function called `counted_…` is one count, all that it calls included.
 
+#[path = "../shared/core_in_memory.rs"]
+mod core_in_memory;
+
 use std::hint::black_box;
 
 use bpf_trace::disasm;
@@ -14,10 +17,9 @@ use elf_core::s1_header::{Header, read_segments};
 use elf_core::s2_notes::read_notes;
 use elf_core::s3_process::Process;
 use elf_core::source::Source;
-use elf_core::writer::{self, Layout, Load};
 
 fn main() {
-    let source = Source::bytes(core());
+    let source = Source::bytes(core_in_memory::core(THREADS));
     let mut problems = Vec::new();
     let header = Header::read(&source, &mut problems).expect("the core that was just written");
     let segments = read_segments(&source, &header, &mut problems);
@@ -41,28 +43,6 @@ fn main() {
 }
 
 const THREADS: usize = 64;
-
-/// A core of 64 threads and 1000 mappings, as the kernel would write it, without its memory.
-fn core() -> Vec<u8> {
-    let mut notes = Vec::new();
-    let registers: Vec<u8> = (0..216).map(|i| i as u8).collect();
-    for thread in 0..THREADS as i32 {
-        let ids = [1001 + thread, 1, 1001, 1];
-        writer::note(&mut notes, "CORE", 1, &writer::prstatus(11, ids, &registers));
-    }
-    writer::note(
-        &mut notes,
-        "CORE",
-        3,
-        &writer::prpsinfo(b'R', [0, 0], [1001, 1, 1001, 1], b"victim", b"victim 64"),
-    );
-    let files: Vec<(u64, u64, u64, Vec<u8>)> = (0..1000_u64)
-        .map(|i| (i << 20, (i << 20) + 4096, i * 4096, format!("/usr/lib/library-{i}.so").into_bytes()))
-        .collect();
-    writer::note(&mut notes, "CORE", 0x4649_4c45, &writer::files(&files));
-    let loads = (0..1000_u64).map(|i| Load { vaddr: i << 20, memsz: 4096, filesz: 0, flags: 5 }).collect();
-    Layout { machine: 62, notes, loads }.head().0
-}
 
 #[inline(never)]
 fn counted_elf_core_header_and_1000_segments(source: &Source) {

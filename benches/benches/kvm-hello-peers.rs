@@ -3,10 +3,12 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use benches::compare::{Asked, Comparison, Outcome, publish};
-use benches::counts;
+use benches::counts::{self, Counts};
+use kvm_hello::hello::{self, Watch};
+use kvm_hello::mode::Mode;
 
 fn main() -> ExitCode {
     let asked = Asked::by_arguments();
@@ -18,7 +20,7 @@ fn main() -> ExitCode {
         let _ = writeln!(std::io::stderr(), "kvm-hello: not measured: {e}");
         return ExitCode::SUCCESS;
     }
-    let done = peers().and_then(|programs| {
+    let done = Programs::build().and_then(|programs| {
         publish(asked, "kvm-hello", &against_c(asked, &programs), &notes).map_err(|e| e.to_string())
     });
     match done {
@@ -30,26 +32,38 @@ fn main() -> ExitCode {
     }
 }
 
-/// Builds the lab's binary and the C program, as cc links it and statically.
-fn peers() -> Result<[PathBuf; 3], String> {
-    let me = std::env::current_exe().map_err(|e| e.to_string())?;
-    let release = me.ancestors().nth(2).ok_or("an unusual target folder")?.to_owned();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let c = release.join("peer_kvm_hello");
-    let c_static = release.join("peer_kvm_hello_static");
-    let ours = release.join("kvm-hello");
-    let source = root.join("peers/kvm_hello.c");
-    run(Command::new("cc").args(["-O2", "-o"]).arg(&c).arg(&source))?;
-    // Without libc.a there is none, and the comparison says that it is missing.
-    let _ = run(Command::new("cc").args(["-O2", "-static", "-o"]).arg(&c_static).arg(&source));
-    run(Command::new(env!("CARGO")).current_dir(root).args([
-        "build",
-        "--quiet",
-        "--release",
-        "-p",
-        "kvm-hello",
-    ]))?;
-    Ok([ours, c, c_static])
+/// What is run: the lab's binary, the C program as cc links it and statically; or why there is none.
+struct Programs {
+    ours: PathBuf,
+    c: Result<PathBuf, String>,
+    c_static: Result<PathBuf, String>,
+}
+
+impl Programs {
+    fn build() -> Result<Self, String> {
+        let me = std::env::current_exe().map_err(|e| e.to_string())?;
+        let release = me.ancestors().nth(2).ok_or("an unusual target folder")?;
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        run(Command::new(env!("CARGO")).current_dir(root).args([
+            "build",
+            "--quiet",
+            "--release",
+            "-p",
+            "kvm-hello",
+        ]))?;
+        let c = |options: &[&str], name: &str| {
+            let program = release.join(name);
+            let mut cc = Command::new("cc");
+            cc.arg("-O2").args(options).arg("-o").arg(&program).arg(root.join("peers/kvm_hello.c"));
+            run(&mut cc).map(|()| program)
+        };
+        Ok(Self {
+            ours: release.join("kvm-hello"),
+            c: c(&[], "peer_kvm_hello"),
+            // It needs libc.a.
+            c_static: c(&["-static"], "peer_kvm_hello_static"),
+        })
+    }
 }
 
 fn run(command: &mut Command) -> Result<(), String> {
@@ -59,7 +73,9 @@ fn run(command: &mut Command) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("{:?}: {status}", command.get_program())) }
 }
 
-fn against_c(asked: Asked, [ours, c, c_static]: &[PathBuf; 3]) -> [Outcome; 2] {
+fn against_c(asked: Asked, programs: &Programs) -> [Outcome; 2] {
+    let Programs { ours, c, c_static } = programs;
+    let of_c = |program: &Result<PathBuf, String>| process(&mut Command::new(program.as_ref()?));
     let whole = Comparison::new(
         "the bare hello, a whole process",
         "us",
@@ -68,11 +84,14 @@ fn against_c(asked: Asked, [ours, c, c_static]: &[PathBuf; 3]) -> [Outcome; 2] {
     )
     .headline()
     .contender("kvm-hello --quick", || process(Command::new(ours).arg("--quick")))
-    .counted(|| counts::of(&[&ours.to_string_lossy(), "--quick"]))
-    .contender("C, peers/kvm_hello.c", || process(&mut Command::new(c)))
-    .counted(|| counts::of(&[&c.to_string_lossy()]))
-    .contender("the same, linked with -static", || process(&mut Command::new(c_static)))
-    .counted(|| counts::of(&[&c_static.to_string_lossy()]))
+    .counted(|| {
+        let exits = hello::run(Mode::Real, Watch::Nothing, Duration::ZERO).ok().map(|h| h.exit_count as f64);
+        counted(&[&ours.to_string_lossy(), "--quick"], exits)
+    })
+    .contender("C, peers/kvm_hello.c", || of_c(c))
+    .counted(|| counted_of_c(c))
+    .contender("the same, linked with -static", || of_c(c_static))
+    .counted(|| counted_of_c(c_static))
     .run(asked, 300);
     let first = Comparison::new(
         "from KVM_CREATE_VM to the first exit",
@@ -80,9 +99,23 @@ fn against_c(asked: Asked, [ours, c, c_static]: &[PathBuf; 3]) -> [Outcome; 2] {
         "nothing: each times itself, by the same clock",
     )
     .contender("kvm-hello --quick", || printed(Command::new(ours).arg("--quick"), " after ", 1.0))
-    .contender("C, peers/kvm_hello.c", || printed(Command::new(c).arg("-t"), "first exit ", 1e-3))
+    .contender("C, peers/kvm_hello.c", || printed(Command::new(c.as_ref()?).arg("-t"), "first exit ", 1e-3))
     .run(asked, 300);
     [whole, first]
+}
+
+/// What perf counts of a program, and the exits that it has counted itself: perf knows of none where this machine is
+/// a guest whose KVM has no such event.
+fn counted(words: &[&str], exits: Option<f64>) -> Counts {
+    let mut all = counts::of(words);
+    all.extend(exits.map(|n| ("VM exits (its own count)".into(), n)));
+    all
+}
+
+fn counted_of_c(program: &Result<PathBuf, String>) -> Counts {
+    let Ok(program) = program else { return Counts::new() };
+    let exits = printed(Command::new(program).arg("-t"), "exits: ", 1.0);
+    counted(&[&program.to_string_lossy()], exits.ok())
 }
 
 /// From spawn to wait, microseconds.

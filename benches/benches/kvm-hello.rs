@@ -29,7 +29,11 @@ fn parts(c: &mut Criterion) {
     let mut group = c.benchmark_group("kvm-hello");
     group.throughput(Throughput::Elements(1));
     group.bench_function("machine, hello, gone", |b| {
-        b.iter(|| hello::run(Mode::Real, Watch::Nothing, Duration::ZERO).map(|h| h.exit_count));
+        b.iter(|| {
+            let run =
+                hello::run(Mode::Real, Watch::Nothing, Duration::ZERO).expect("a machine is built and run");
+            assert!(run.well(), "the guest says hello, and its result is right");
+        });
     });
     for way in [Way::Port, Way::Mmio, Way::Ioeventfd, Way::Coalesced] {
         group.bench_function(way.title(), |b| {
@@ -54,7 +58,31 @@ fn parts(c: &mut Criterion) {
     let mut group = c.benchmark_group("kvm-hello/restore 32 MiB");
     group.throughput(Throughput::Bytes(32 << 20));
     group.sample_size(20);
-    group.bench_function("copy", |b| b.iter(|| snapshot.restore_copy().map(drop)));
-    group.bench_function("copy-on-write", |b| b.iter(|| snapshot.restore_cow().map(drop)));
+    group.bench_function("copy", |b| b.iter(|| snapshot.restore_copy().expect("a snapshot is restored")));
+    group.bench_function("copy-on-write", |b| {
+        b.iter(|| snapshot.restore_cow().expect("a snapshot is restored"))
+    });
+    group.finish();
+
+    let mut group = c.benchmark_group("kvm-hello/dirty pages of 32 MiB");
+    // Each time a guest boots first, which is not timed.
+    group.sample_size(10);
+    group.throughput(Throughput::Elements(dirty::predicted().len() as u64));
+    for (name, method) in [("log", Method::Log), ("ring", Method::Ring)] {
+        if let Err(e) = dirty::track(method) {
+            eprintln!("kvm-hello: dirty {name}: not measured: {e}");
+            continue;
+        }
+        group.bench_function(name, |b| {
+            b.iter_custom(|n| {
+                let one = |_| {
+                    let tracked = dirty::track(method).expect("it has just worked");
+                    assert!(tracked.exact(), "all pages that were written are named, and no others");
+                    tracked.collect
+                };
+                (0..n).map(one).sum()
+            });
+        });
+    }
     group.finish();
 }

@@ -3,7 +3,7 @@
  *
  *   cc -O2 -o kvm_hello kvm_hello.c
  *   ./kvm_hello        says hello, exit 0 if the guest did all three things
- *   ./kvm_hello -t     also prints the time from KVM_CREATE_VM to the first exit
+ *   ./kvm_hello -t     also prints the time from KVM_CREATE_VM to the first exit, and how many there were
  */
 #include <err.h>
 #include <fcntl.h>
@@ -80,9 +80,11 @@ int main(int argc, char **argv)
 	uint64_t first = 0;
 	char said[64];
 	size_t len = 0;
+	unsigned exits = 0;
 	for (;;) {
 		if (ioctl(vcpu, KVM_RUN, 0) < 0)
 			err(1, "KVM_RUN");
+		exits++;
 		if (!first)
 			first = now() - start;
 		if (run->exit_reason != KVM_EXIT_IO)
@@ -95,7 +97,7 @@ int main(int argc, char **argv)
 	if (ioctl(vcpu, KVM_GET_REGS, &regs) < 0)
 		err(1, "KVM_GET_REGS");
 	if (argc > 1 && !strcmp(argv[1], "-t"))
-		printf("first exit %llu ns\n", (unsigned long long)first);
+		printf("first exit %llu ns\nexits: %u\n", (unsigned long long)first, exits);
 	printf("guest> %.*s", (int)len, said);
 	return regs.rax == 42 && memory[0x400] == 42 ? 0 : 1;
 }
