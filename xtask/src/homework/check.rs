@@ -94,11 +94,12 @@ fn next(exercise: &Exercise, failed: bool) -> String {
     match failed {
         false => "done; cargo xtask homework status says what is next\n".to_owned(),
         true if is_started(exercise) => format!("a hint: cargo xtask homework hint {lab} {id}\n"),
-        true => format!(
-            "this is the starter: edit labs/{lab}/exercises/{}\nit is stated in labs/{lab}/README.md, {:?}\n",
-            exercise.files.join(", "),
-            exercise.statement
-        ),
+        true => {
+            let files = exercise.files.join(", ");
+            let stated = format!("labs/{lab}/README.md, {:?}", exercise.statement);
+            format!("this is the starter: edit labs/{lab}/exercises/{files}\n")
+                + &report::hanging("it is stated in ", &stated)
+        }
     }
 }
 

@@ -92,7 +92,16 @@ pub(crate) fn run(
         slot,
     };
     let ran = shop.guard.run(&task, Some(&secret))?;
-    Ok(judge(&ran, &secret, built))
+    let mut outcome = judge(&ran, &secret, built);
+    if let Outcome::Failed(failure) = &mut outcome
+        && failure.property.is_empty()
+        && !failure.message.contains("property: ")
+    {
+        // It failed before the spec named anything: a test's name says what holds.
+        failure.property = test.name.replace('_', " ");
+        failure.next = format!("read `{}` in labs/{}/tests/{}.rs", test.name, exercise.lab, exercise.id);
+    }
+    Ok(outcome)
 }
 
 fn judge(ran: &Ran, secret: &[u8], built: &Built) -> Outcome {
