@@ -10,6 +10,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use benches::compare::{Asked, Comparison, Outcome, publish};
+use benches::noise::Watch;
 use rseq_spinlock::Lock;
 use rseq_spinlock::contend::{Load, Outcome as Contended, Section, contend};
 use rseq_spinlock::count::{Costs, costs};
@@ -105,42 +106,36 @@ const CLOCKED: &str = "each section is timed by two reads of the time-stamp coun
 fn loaded(threads: usize, time: Duration, rounds: (Asked, usize)) -> Vec<Outcome> {
     let job = Loaded { load: Load { threads, time, outside: 0 }, seen: RefCell::default() };
     let again = |value| Again { seen: &job.seen, value };
-    vec![
-        contest(
-            Comparison::new(format!("{threads} threads: one section"), "ns", CLOCKED).headline(),
-            &job,
-            rounds,
-        ),
-        contest(
-            Comparison::new(
-                format!("{threads} threads: longest wait (the same runs)"),
-                "ms",
-                "a thread that is preempted before it asks twice counts as waiting; so do all",
-            ),
-            &again(Contended::max_wait_ms),
-            rounds,
-        ),
-        contest(
-            Comparison::new(
-                format!("{threads} threads: unfairness, 1 - smallest share / largest (the same runs)"),
-                "1",
-                "short runs: a thread that never got a CPU has a share of 0",
-            ),
-            &again(|o| 1.0 - o.fairness()),
-            rounds,
-        ),
-    ]
+    let title = format!("{threads} threads: one section");
+    let sections = contest(Comparison::new(title, "ns", CLOCKED).headline(), &job, rounds);
+    // The same runs, so the same noise.
+    let noise = sections.noise.unwrap_or_default();
+    let waits = Comparison::new(
+        format!("{threads} threads: longest wait (the same runs)"),
+        "ms",
+        "a thread that is preempted before it asks twice counts as waiting; so do all",
+    );
+    let waits = contest(waits.with_noise(noise), &again(Contended::max_wait_ms), rounds);
+    let shares = Comparison::new(
+        format!("{threads} threads: unfairness, 1 - smallest share / largest (the same runs)"),
+        "1",
+        "short runs: a thread that never got a CPU has a share of 0",
+    );
+    let shares = contest(shares.with_noise(noise), &again(|o| 1.0 - o.fairness()), rounds);
+    vec![sections, waits, shares]
 }
 
 /// The rseq counter against a thread-local and an atomic, alone and on two CPUs.
 fn counters(asked: Asked, full: usize) -> Vec<Outcome> {
+    let watch = Watch::begin();
     let (all, missing) = match costs(asked.rounds(full) + 1, 200_000) {
         Ok(all) => (all, None),
         Err(e) => (Costs::default(), Some(format!("{e} (see cargo xtask doctor rseq-spinlock)"))),
     };
+    let noise = watch.end();
     let compare = |title: &str, who: &[(&str, &Vec<f64>)]| {
         let unfair = "the thread-local can be read by no other thread; the rounds are in order, not shuffled";
-        let comparison = Comparison::new(title, "ns", unfair).headline();
+        let comparison = Comparison::new(title, "ns", unfair).headline().with_noise(noise);
         who.iter()
             .fold(comparison, |c, (name, samples)| {
                 let why = missing.as_deref().unwrap_or("this machine cannot do it");
