@@ -2,14 +2,21 @@
 //! and from an object file to programs that are attached.
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use bpf_trace::disasm;
+use bpf_trace::elf_symbols::ElfSymbols;
+use bpf_trace::flame::Node;
 use bpf_trace::histogram::{self, Histogram};
+use bpf_trace::json::Lines;
+use bpf_trace::kallsyms::Kallsyms;
 use bpf_trace::names;
+use bpf_trace::open::{Open, Words};
 use bpf_trace::ring::Record;
 use bpf_trace::s1_by_hand::insn;
+use bpf_trace::stacks::{self, Frame, Kind, Stack};
 use bpf_trace::syscalls::{Options, Syscalls};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Latencies from 100 ns up, as system calls have them: most are short, few are long.
 fn values() -> Vec<u64> {
@@ -38,6 +45,27 @@ fn encoded(h: &Histogram) -> Vec<u8> {
     bytes
 }
 
+/// `struct event` of `bpf/open.bpf.c`: an openat by a path that is relative to a folder, and succeeds.
+fn open_event() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let (at, ns, flags, resolve) = (123_456_789_012_u64, 0_u64, libc::O_CLOEXEC as u64, 0_u64);
+    for word in [at, ns, flags, resolve] {
+        bytes.extend(word.to_ne_bytes());
+    }
+    let (mode, openat, result, dirfd) = (0_i32, 257_i32, 3_i32, libc::AT_FDCWD);
+    let (pid, tid, uid, names_cut) = (4242_i32, 4242_i32, 1000_i32, 0_i32);
+    for word in [mode, openat, result, dirfd, pid, tid, uid, names_cut] {
+        bytes.extend(word.to_ne_bytes());
+    }
+    bytes.extend(b"cargo\0\0\0\0\0\0\0\0\0\0\0");
+    let (path, names) = (b"target/release/deps/libcore.rlib\0", b"benchtop\0src\0user\0home\0\0");
+    bytes.extend((path.len() as u32).to_ne_bytes());
+    bytes.extend((names.len() as u32).to_ne_bytes());
+    bytes.extend(path);
+    bytes.extend(names);
+    bytes
+}
+
 fn decoding(c: &mut Criterion) {
     let record = encoded(&histogram_of(&values()));
     let mut group = c.benchmark_group("bpf-trace/decode");
@@ -55,6 +83,17 @@ fn decoding(c: &mut Criterion) {
             });
         });
     }
+    // The way of an event from the ring to the file: the goal is a million a second, tracing included.
+    let event = open_event();
+    let (mut words, mut lines) = (Words::default(), Lines::default());
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("an open, to a line of JSON", |b| {
+        b.iter(|| {
+            lines.text.clear();
+            Open::read(Record(black_box(&event))).json(0, &mut words, &mut lines);
+            lines.text.len()
+        });
+    });
     let line = b"/usr/lib/x86_64-linux-gnu/libc.so.6\0\0\0\0\0";
     group.throughput(Throughput::Elements(1));
     group.bench_function("text", |b| b.iter(|| Record(black_box(line)).text(line.len())));
@@ -72,6 +111,68 @@ fn histograms(c: &mut Criterion) {
     group.throughput(Throughput::Elements(histogram::BUCKETS as u64));
     group.bench_function("percentile", |b| b.iter(|| full.percentile(black_box(0.99))));
     group.bench_function("powers", |b| b.iter(|| black_box(&full).powers()));
+    group.finish();
+}
+
+/// 10,000 stacks of 8 to 39 frames with a common trunk, as `profile` finds them: many are equal.
+fn sampled() -> Vec<Stack> {
+    let frame = |level: usize, branch: usize| {
+        let kind = if level > 24 { Kind::Kernel } else { Kind::User };
+        Frame::new(format!("library::module_{branch}::function_{level}"), kind)
+    };
+    let one = |i: usize| {
+        let (depth, branch) = (8 + i % 32, i % 50);
+        let frames = (0..depth).map(|level| frame(level, if level < 6 { 0 } else { branch })).collect();
+        Stack { frames, weight: 1 + (i % 3) as u64 }
+    };
+    (0..10_000).map(one).collect()
+}
+
+fn stacks(c: &mut Criterion) {
+    let sampled = sampled();
+    let joined = stacks::joined(sampled.iter().cloned());
+    let mut group = c.benchmark_group("bpf-trace/stacks");
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3)).sample_size(20);
+    group.throughput(Throughput::Elements(sampled.len() as u64));
+    group.bench_function("join equal ones", |b| {
+        b.iter_batched(|| sampled.clone(), stacks::joined, BatchSize::LargeInput);
+    });
+    group.throughput(Throughput::Elements(joined.len() as u64));
+    group.bench_function("fold", |b| b.iter(|| stacks::folded(black_box(&joined), 1).len()));
+    group.bench_function("flame graph's tree", |b| b.iter(|| Node::tree("all", black_box(&joined)).weight));
+    group.finish();
+}
+
+fn symbols(c: &mut Criterion) {
+    // As many functions as a kernel has, at addresses that are not asked for in order.
+    const FUNCTIONS: u64 = 100_000;
+    const BASE: u64 = 0xffff_ffff_8100_0000;
+    let text: String = (0..FUNCTIONS)
+        .map(|i| format!("{:016x} t some_function_of_the_kernel_{i}\n", BASE + i * 64))
+        .collect();
+    let kernel = Kallsyms::parse(&text);
+    let addresses: Vec<u64> = (0..1000_u64).map(|i| BASE + i * 7919 % FUNCTIONS * 64 + 17).collect();
+    let me = std::fs::read("/proc/self/exe").expect("this program can be read");
+    let program = ElfSymbols::read(&*me).expect("this program is an ELF file");
+    let mut group = c.benchmark_group("bpf-trace/symbols");
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3)).sample_size(20);
+    group.throughput(Throughput::Elements(FUNCTIONS));
+    group.bench_function("read kallsyms", |b| b.iter(|| Kallsyms::parse(black_box(&text))));
+    group.throughput(Throughput::Elements(addresses.len() as u64));
+    group.bench_function("kernel function", |b| {
+        b.iter(|| addresses.iter().map(|a| kernel.name(black_box(*a)).len()).sum::<usize>());
+    });
+    group.throughput(Throughput::Bytes(me.len() as u64));
+    group.bench_function("read an ELF file's tables", |b| b.iter(|| ElfSymbols::read(black_box(&*me))));
+    // Between the first and the last function there are few gaps.
+    let all: Vec<u64> = (0..me.len() as u64).step_by(me.len() / 1000 + 1).collect();
+    group.throughput(Throughput::Elements(all.len() as u64));
+    group.bench_function("program's function", |b| {
+        b.iter(|| {
+            let found = |offset: &&u64| program.address(**offset).and_then(|a| program.function(a)).is_some();
+            all.iter().filter(found).count()
+        });
+    });
     group.finish();
 }
 
@@ -121,5 +222,5 @@ fn starts(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decoding, histograms, lookups, disassembly, starts);
+criterion_group!(benches, decoding, histograms, stacks, symbols, lookups, disassembly, starts);
 criterion_main!(benches);

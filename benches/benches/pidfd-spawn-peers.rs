@@ -3,13 +3,16 @@
 //! One process carries 10 MiB, then 256 MiB, then 1 GiB of touched memory, and starts a static and a dynamic
 //! `true`; contenders in turn within each round.
 
+use std::cell::RefCell;
 use std::io::{Error, Result, Write as _};
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use benches::compare::{Asked, Comparison, Outcome, publish};
-use pidfd_spawn::measure::{Ballast, Contender, batch};
+use benches::counts::{self, Counts};
+use pidfd_spawn::measure::{Ballast, Contender, Runner, batch};
 use pidfd_spawn::spawn::Spawn;
 use pidfd_spawn::tiny::Tiny;
 use pidfd_spawn::ways::Way;
@@ -38,6 +41,7 @@ fn main() -> Result<()> {
         "std and ours are prepared once and started often; our ways return a pidfd, std's Command does not.",
         "posix_spawn, vfork and fork include the pidfd_open that a handle costs there.",
         "Within a round, who comes after a fork pays for its write-protected pages: in a large parent the others look less flat than they are. `--rss` of the lab measures the forks apart.",
+        "Counts are of parent and child together, until the child has ended; of the zygote, which is a process of its own, without what it does.",
     ];
     publish(asked, "pidfd-spawn", &outcomes, &notes)
 }
@@ -50,21 +54,38 @@ fn cell(asked: Asked, zygote: &Arc<Zygote>, mib: usize, kind: &str, program: &st
         "us",
         "to std, which resets less and gives no pidfd; to fork and vfork, which reset 64 handlers each by hand.",
     );
-    if kind == "dynamic" && mib != 256 && !ended {
+    let headline = kind == "dynamic" && mib != 256 && !ended;
+    if headline {
         comparison = comparison.headline();
     }
     let mut who = Contender::all(Some(zygote));
     // Ours is the first.
     who.sort_by_key(|c| !matches!(c, Contender::Ours(Way::Clone3)));
     for contender in who {
-        let mut runner = contender.runner(program);
+        let runner = Rc::new(RefCell::new(contender.runner(program)));
+        let counted = Rc::clone(&runner);
         comparison = comparison.contender(contender.name(), move || {
+            let mut runner = runner.borrow_mut();
             let run = runner.as_mut().map_err(|e| e.clone())?;
             let (returned, end) = run()?;
             Ok(if ended { end } else { returned }.as_secs_f64() * 1e6)
         });
+        if headline {
+            comparison = comparison.counted(move || counts(&mut counted.borrow_mut()));
+        }
     }
     comparison.run(asked, 60)
+}
+
+/// What this process and its children do for a child, from spawn to wait; of the zygote, which is a process of its
+/// own, only what is asked of it.
+fn counts(runner: &mut std::result::Result<Runner, String>) -> Counts {
+    const SPAWNS: usize = 100;
+    let Ok(run) = runner else { return Counts::new() };
+    let all = counts::of_process(std::process::id(), || {
+        (0..SPAWNS).try_for_each(|_| run().map(drop)).ok().map(|()| SPAWNS as f64)
+    });
+    all.into_iter().map(|(name, count)| (name.replace(" a request", " a spawn"), count)).collect()
 }
 
 fn batches(asked: Asked) -> Outcome {

@@ -1,11 +1,14 @@
-//! Increments, list and ring operations by rseq, and each lock of the zoo alone.
+//! Increments, list and ring operations by rseq, and each lock of the zoo, alone and with two threads.
 
 use std::cell::Cell;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use criterion::measurement::WallTime;
-use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use rseq_spinlock::contend::{Load, contend};
+use rseq_spinlock::cpus;
 use rseq_spinlock::locks::{Adaptive, Backoff, Clh, FutexMutex, Mcs, Parking, RseqAware, Tas, Ticket, Ttas};
 use rseq_spinlock::percpu::{CounterByCid, CounterByCpu, CpuLock, FreeList, Rings, possible_cpus, usable};
 use rseq_spinlock::sys::sections::{ByCid, ByCpu};
@@ -73,5 +76,41 @@ fn locks(c: &mut Criterion) {
     g.finish();
 }
 
-criterion_group!(benches, sections, locks);
+/// Two threads that want nothing but the lock, for as long as it takes to come to about as many sections as asked for.
+fn contended<R: RawLock>(g: &mut BenchmarkGroup<'_, WallTime>) {
+    g.bench_function(R::NAME, |b| {
+        b.iter_custom(|n| {
+            // Starting threads is not timed, but would be most of a shorter run.
+            let time = Duration::from_nanos(100 * n).max(Duration::from_millis(5));
+            let lock = Lock::<R, u64>::new(0);
+            let outcome = contend(&lock, Load { threads: 2, time, outside: 0 });
+            assert!(outcome.exact, "no section is lost");
+            outcome.elapsed.mul_f64(n as f64 / outcome.sections().max(1) as f64)
+        });
+    });
+}
+
+fn two_threads(c: &mut Criterion) {
+    // On one CPU they would only take turns.
+    if cpus::allowed().map_or(1, |c| c.len()) < 2 {
+        return;
+    }
+    let mut g = c.benchmark_group("rseq-spinlock/two threads");
+    g.throughput(Throughput::Elements(1));
+    g.sampling_mode(SamplingMode::Flat).sample_size(20);
+    g.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2));
+    contended::<Tas>(&mut g);
+    contended::<Ttas>(&mut g);
+    contended::<Backoff>(&mut g);
+    contended::<Ticket>(&mut g);
+    contended::<Mcs>(&mut g);
+    contended::<Clh>(&mut g);
+    contended::<FutexMutex>(&mut g);
+    contended::<Adaptive>(&mut g);
+    contended::<Parking>(&mut g);
+    contended::<RseqAware>(&mut g);
+    g.finish();
+}
+
+criterion_group!(benches, sections, locks, two_threads);
 criterion_main!(benches);

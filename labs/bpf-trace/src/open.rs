@@ -122,7 +122,7 @@ impl Opens {
 
 impl<'a> Open<'a> {
     /// `struct event` of `bpf/open.bpf.c`.
-    fn read(mut r: Record<'a>) -> Self {
+    pub fn read(mut r: Record<'a>) -> Self {
         let (at, ns, flags, resolve) = (r.u64(), r.u64(), r.u64(), r.u64());
         let (mode, call, result, dirfd) = (r.u32(), r.u32(), r.u32() as i32, r.u32() as i32);
         let (pid, tid, uid, names_cut) = (r.u32(), r.u32(), r.u32(), r.u32() != 0);
