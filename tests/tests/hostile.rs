@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kit::testing::watchdog;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 use tests::demo::{Demo, demo};
 
 /// What a submission's `add` does instead of adding, and what the report must say of it.
@@ -112,6 +114,13 @@ fn at_run_time(demo: &Demo, port: u16) -> Vec<Hostile> {
                 if std::process::Command::new("/bin/sh").args(["-c", &look]).status().unwrap().success() { panic!("FOUND our own process") }
                 panic!("no way in") }"#,
             "no way in",
+        ),
+        body(
+            "inherits",
+            r#"{ let look = "for f in /proc/self/fd/*; do ls $f/labs >/dev/null 2>&1 && exit 9; done; exit 0";
+                if std::process::Command::new("/bin/sh").args(["-c", look]).status().unwrap().code() == Some(9) { panic!("FOUND an open folder") }
+                panic!("nothing inherited") }"#,
+            "nothing inherited",
         ),
         body(
             "writes",
@@ -253,8 +262,11 @@ fn nobody_gains_a_point_or_harms_the_grader() {
         "--compile-limit",
         "30",
     ];
+    // Who starts the grader may have left a folder open, and not said that it is to be closed.
+    let left_open = open(&demo.root(), OFlag::O_DIRECTORY, Mode::empty()).unwrap();
     let (code, table, err) = demo.homework(&words);
     assert_eq!(code, Some(0), "{table}{err}");
+    drop(left_open);
 
     let csv = fs::read_to_string(out.join("grades.csv")).unwrap();
     assert_eq!(csv.lines().count(), 1 + all.len() + 9, "{csv}");

@@ -50,7 +50,7 @@ impl Workshop {
     fn close(room: Room, privileged: bool) -> anyhow::Result<Self> {
         // What is there to be built with: the guard is tried on it.
         std::fs::create_dir_all(room.target())?;
-        let guard = Guard::closed(&room);
+        let guard = Guard::closed(&room)?;
         let mut shop = Self::with(room, guard);
         if !privileged {
             for area in PRIVILEGED {

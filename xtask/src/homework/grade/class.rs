@@ -43,6 +43,7 @@ pub(super) fn grade(grader: &Grader, submissions: &[Submission], options: &Optio
         .filter(|p| p.done.is_none())
         .flat_map(|paper| (0..grader.exercises.len()).map(move |e| (paper, e)))
         .collect();
+    let unwritten = AtomicUsize::new(0);
     verify::side_by_side(&jobs, |slot, (paper, e)| {
         let result = grader.grade(slot, paper.number, &grader.exercises[*e], &paper.works[*e], paper.seed);
         let mut results = paper.results.lock().unwrap_or_else(PoisonError::into_inner);
@@ -51,10 +52,12 @@ pub(super) fn grade(grader: &Grader, submissions: &[Submission], options: &Optio
         if paper.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             let graded = paper.collect(grader);
             if let Err(e) = paper.keep(&graded) {
-                report::complain(&format!("{}: {e:#}", graded.submission));
+                report::complain(&format!("{}: {e:#}", formats::plain(&graded.submission)));
+                unwritten.fetch_add(1, Ordering::AcqRel);
             }
             if submissions.len() > 1 {
-                report::note(&format!("{:30} {}", formats::plain(&graded.submission), graded.score()));
+                let name = formats::plain(&graded.submission).replace('\n', "\u{fffd}");
+                report::note(&format!("{name:30} {}", graded.score()));
             }
         }
     });
@@ -72,6 +75,11 @@ pub(super) fn grade(grader: &Grader, submissions: &[Submission], options: &Optio
         Format::Gradescope => formats::gradescope(&all[0])?,
         Format::Csv => formats::csv(&all),
     })?;
+    let unwritten = unwritten.into_inner();
+    if unwritten > 0 {
+        report::complain(&format!("{unwritten} reports could not be written (see above): run it again"));
+        return Ok(exit::FAILED);
+    }
     if let Some(out) = &out {
         report::note(&format!("grades.csv, and a report for each: {}", out.display()));
     }
@@ -130,7 +138,7 @@ impl<'a> Paper<'a> {
         let kept = report.as_ref().and_then(|r| fs::read(ending(r, "json")).ok());
         let done = kept
             .and_then(|text| serde_json::from_slice::<Graded>(&text).ok())
-            .filter(|g| g.digest == digest && g.submission == submission.name && g.is_complete());
+            .filter(|g| g.digest == digest && g.submission == submission.name && g.is_final());
         let left = AtomicUsize::new(works.len());
         Ok(Self { number, submission, seed, digest, works, left, results: Mutex::default(), done, report })
     }

@@ -17,7 +17,9 @@ pub(crate) fn plain(text: &str) -> String {
 /// A submission's name as that of a file: letters, digits, `-_.`; what is changed gets a mark of its own.
 pub(crate) fn file_name(name: &str) -> String {
     let fine = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let changed: String = name.chars().map(|c| if fine(c) { c } else { '_' }).take(100).collect();
+    let mut changed: String = name.chars().map(|c| if fine(c) { c } else { '_' }).collect();
+    // A file's name has 255 bytes at most, and endings follow.
+    changed.truncate(changed.floor_char_boundary(180));
     if changed == name && !name.is_empty() && !name.starts_with('.') && name != "grades" {
         return changed;
     }

@@ -113,6 +113,11 @@ impl Graded {
     pub(crate) fn is_complete(&self) -> bool {
         self.exercises.iter().all(|e| e.state != State::GraderFailed)
     }
+
+    /// Whether another run would find the same: a compiler that came to no end may have had a busy machine.
+    pub(crate) fn is_final(&self) -> bool {
+        self.is_complete() && self.exercises.iter().all(|e| e.state != State::CompileLate)
+    }
 }
 
 /// `18/20, 4 not gradable here`

@@ -69,20 +69,26 @@ impl Guard {
     }
 
     /// For code of somebody else, which is built and run in this room.
-    pub(crate) fn closed(room: &Room) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// None works, not the weakest.
+    pub(crate) fn closed(room: &Room) -> anyhow::Result<Self> {
         let mut guard = Self::of(Kind::Closed);
         let probe = format!("benchtop-probe-{}", std::process::id());
         guard.cgroups = !Cgroups::make(&probe, &guard.limits).procs().is_empty();
-        let Err(e) = guard.works(Some(room)) else { return guard };
+        let Err(e) = guard.works(Some(room)) else { return Ok(guard) };
         guard.why = format!("{e:#}");
+        let mut last = e;
         let users: &[bool] = if guard.root { &[true, false] } else { &[false] };
         for (root, landlock) in users.iter().flat_map(|r| [(*r, true), (*r, false)]) {
             (guard.root, guard.kind) = (root, Kind::Ajar { landlock });
-            if guard.works(Some(room)).is_ok() {
-                break;
+            match guard.works(Some(room)) {
+                Ok(()) => return Ok(guard),
+                Err(e) => last = e,
             }
         }
-        guard
+        Err(last.context("no sandbox works here, not the weakest: nothing of somebody else's is run"))
     }
 
     fn of(kind: Kind) -> Self {

@@ -15,6 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, geteuid};
 
+use super::limits::tasks_of;
 use super::outer::map_users;
 use super::{LATE, Plan, SIGNAL, landlock, sys, view};
 
@@ -37,7 +38,9 @@ pub(super) fn run(plan: &Plan) -> anyhow::Result<i32> {
     let mut command = Command::new(&plan.program);
     command.args(&plan.arguments).env_clear().envs(&plan.variables).current_dir(&plan.folder);
     if let Some(limits) = &plan.limits {
-        limits.set()?;
+        // In a user namespace only what is in it counts; so it is for a user that only this program has.
+        let shared = !plan.namespaces && plan.user.is_none();
+        limits.set(if shared { tasks_of(geteuid().as_raw()) } else { 0 })?;
     }
     if plan.namespaces && root_only_here() {
         drop_root()?;

@@ -32,11 +32,12 @@ impl Default for Limits {
 }
 
 impl Limits {
-    pub(super) fn set(&self) -> anyhow::Result<()> {
+    /// `besides` are tasks that count although they are none of ours.
+    pub(super) fn set(&self, besides: u64) -> anyhow::Result<()> {
         let limits = [
             (Resource::RLIMIT_CPU, self.cpu),
             (Resource::RLIMIT_AS, self.memory),
-            (Resource::RLIMIT_NPROC, self.processes),
+            (Resource::RLIMIT_NPROC, self.processes + besides),
             (Resource::RLIMIT_FSIZE, self.file),
             (Resource::RLIMIT_CORE, 0),
         ];
@@ -45,6 +46,21 @@ impl Limits {
         }
         Ok(())
     }
+}
+
+/// Processes and threads of a user: what RLIMIT_NPROC counts, outside of a user namespace.
+pub(super) fn tasks_of(user: u32) -> u64 {
+    let mut tasks = 0;
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        let field = |name: &str| {
+            status.lines().find_map(|l| l.strip_prefix(name)?.split_whitespace().next()?.parse::<u64>().ok())
+        };
+        if field("Uid:") == Some(user.into()) {
+            tasks += field("Threads:").unwrap_or(1);
+        }
+    }
+    tasks
 }
 
 /// Cgroups of one program, removed with all that is in them when dropped, and on Ctrl-C.

@@ -12,6 +12,7 @@ use nix::unistd::{getegid, geteuid, setgid, setgroups, setuid};
 use super::{BROKEN, OURSELVES, Plan, inner, sys};
 
 pub(super) fn run(plan: &Plan, words: &str) -> anyhow::Result<i32> {
+    sys::keep_descriptors();
     // Killed, the runner takes us along.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     if plan.view.is_some() {
