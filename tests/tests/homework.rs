@@ -156,7 +156,8 @@ fn verify_finds_what_is_not_proven() {
         "{out}{err}"
     );
 
-    let breaks: [(&str, &str, &str, &str); 13] = [
+    let breaks: [(&str, &str, &str, &str); 14] = [
+        ("exercises/exercises.toml", "random = true", "random = false", "draws inputs"),
         ("exercises/exercises.toml", "points = 3", "points = 4", "does not say \"7 points\""),
         ("exercises/exercises.toml", "\"wrapping_add\"", "\"b\", \"c\"", "has 4 hints"),
         ("exercises/exercises.toml", "name = \"adds\"", "name = \"sums\"", "the spec has"),

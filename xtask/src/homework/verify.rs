@@ -214,6 +214,11 @@ pub(crate) fn on_paper(exercise: &Exercise) -> Vec<String> {
         count("#[test]") == count(&ignore) && count("#[test]") == count("kit::spec::run("),
         format!("{}: not every test has {ignore} and kit::spec::run", paths::shown(&spec)),
     );
+    let draws = text.contains("spec::seed");
+    claim(
+        !draws || exercise.random,
+        format!("{}: draws inputs, and random = true is not in the list", paths::shown(&spec)),
+    );
     claim(
         text.contains("#[forbid(unsafe_code") != exercise.may_be_unsafe,
         format!("{}: the attribute of `mod exercise` and may_be_unsafe disagree", paths::shown(&spec)),

@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::{Pid, geteuid, setsid};
 
 use super::limits::tasks_of;
 use super::outer::map_users;
@@ -22,6 +22,8 @@ use super::{LATE, Plan, SIGNAL, landlock, sys, view};
 pub(super) fn run(plan: &Plan) -> anyhow::Result<i32> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     if plan.namespaces {
+        // kill(0, …) in there reaches nobody outside.
+        let _ = setsid();
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
             .context("mount(MS_PRIVATE)")?;
         match &plan.view {
