@@ -135,10 +135,13 @@ fn keep(mut from: impl Read + Send + 'static, which: Keep) -> Kept {
     (reader, kept)
 }
 
-/// What was read. The writer has ended; a stream that somebody else holds open is given up after a moment.
+/// Long enough for a reader that has to wait for a CPU on a busy machine: what it has not read by then is lost.
+const GIVEN_UP: Duration = Duration::from_secs(5);
+
+/// What was read. The writer has ended; a stream that somebody else holds open is given up.
 fn collect((reader, kept): Kept) -> Vec<u8> {
     let start = Instant::now();
-    while !reader.is_finished() && start.elapsed() < Duration::from_millis(500) {
+    while !reader.is_finished() && start.elapsed() < GIVEN_UP {
         thread::sleep(Duration::from_millis(1));
     }
     let (mut bytes, left_out) = kept.lock().map(|k| k.clone()).unwrap_or_default();
