@@ -114,7 +114,7 @@ fn cell(
 fn counts(pair: &mut std::result::Result<Pair, String>) -> Counts {
     let Ok(pair) = pair else { return Counts::new() };
     let Some(pid) = pair.target.pid() else { return Counts::new() };
-    counts::of_process(pid, || {
+    counts::of_process(pid, "request", || {
         let report = pair.client.run(Until::Elapsed(Duration::from_millis(200))).ok()?;
         Some(report.requests as f64)
     })

@@ -82,10 +82,9 @@ fn cell(asked: Asked, zygote: &Arc<Zygote>, mib: usize, kind: &str, program: &st
 fn counts(runner: &mut std::result::Result<Runner, String>) -> Counts {
     const SPAWNS: usize = 100;
     let Ok(run) = runner else { return Counts::new() };
-    let all = counts::of_process(std::process::id(), || {
+    counts::of_process(std::process::id(), "spawn", || {
         (0..SPAWNS).try_for_each(|_| run().map(drop)).ok().map(|()| SPAWNS as f64)
-    });
-    all.into_iter().map(|(name, count)| (name.replace(" a request", " a spawn"), count)).collect()
+    })
 }
 
 fn batches(asked: Asked) -> Outcome {

@@ -28,8 +28,8 @@ pub fn of(words: &[&str]) -> Counts {
     all
 }
 
-/// What a running process does while `work` runs, for each of the units of work that it returns.
-pub fn of_process(pid: u32, mut work: impl FnMut() -> Option<f64>) -> Counts {
+/// What a running process does while `work` runs, for each of the units of work that it returns, of this name.
+pub fn of_process(pid: u32, unit: &str, mut work: impl FnMut() -> Option<f64>) -> Counts {
     let mut all = Counts::new();
     for (event, name) in EVENTS {
         let Ok(mut perf) = perf(event).args(["-p", &pid.to_string()]).spawn() else { continue };
@@ -45,7 +45,7 @@ pub fn of_process(pid: u32, mut work: impl FnMut() -> Option<f64>) -> Counts {
         if let (Some(units), Some(count)) = (units, out.ok().and_then(|out| parse(&out.stderr)))
             && units > 0.0
         {
-            all.push((format!("{name} a request"), count / units));
+            all.push((format!("{name} a {unit}"), count / units));
         }
     }
     all
