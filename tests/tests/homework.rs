@@ -199,6 +199,43 @@ fn verify_finds_what_is_not_proven() {
 }
 
 #[test]
+fn names_from_elsewhere_are_refused_by_all() {
+    let (_dog, demo) = demo!();
+    demo.edit(
+        "labs/demo/exercises/exercises.toml",
+        "random = true",
+        "random = true\nonly_from = \"super::sync\"",
+    );
+    let unseen =
+        "\nuse std::num::Wrapping;\npub fn add(a: u8, b: u8) -> u8 { (Wrapping(a) + Wrapping(b)).0 }\n";
+    let starter = fs::read(demo.exercise("ex1.rs")).unwrap();
+    fs::write(demo.exercise("ex1.rs"), unseen).unwrap();
+    let (code, out, err) = demo.homework(&["check", "demo", "ex1"]);
+    fs::write(demo.exercise("ex1.rs"), starter).unwrap();
+    for words in ["ex1.rs:2: says std", "fix: use super::sync alone", "it is refused"] {
+        assert!(code == Some(1) && out.contains(words), "{words}: {out}{err}");
+    }
+    let file = demo.beside("ex1.rs");
+    fs::write(&file, unseen).unwrap();
+    let file = file.display().to_string();
+    let (_, out, err) =
+        demo.homework(&["grade", "--lab", "demo", "--exercise", "1", "--format", "json", &file]);
+    let told: serde_json::Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{err}"));
+    let exercise = &told["exercises"][0];
+    assert_eq!((&exercise["state"], &told["points"]), (&"refused".into(), &0.into()), "{out}");
+    assert!(exercise["why"].as_str().unwrap().contains("says std"), "{out}");
+
+    // A wrong one that is meant to be refused is proven to be.
+    for (wrong, why) in [(unseen, "is refused"), ("pub fn add(a: u8, _: u8) -> u8 { a }", "is not refused")] {
+        let test = if why == "is refused" { "adds" } else { "only_from" };
+        let says = format!("//! Fails `{test}`: it is not seen.\n{wrong}");
+        fs::write(demo.exercise("wrong/ex1_unseen.rs"), says).unwrap();
+        let (code, out, err) = demo.homework(&["verify", "demo", "ex1"]);
+        assert!(code == Some(1) && out.contains(&format!("wrong-unseen {why}")), "{out}{err}");
+    }
+}
+
+#[test]
 fn points_are_told_in_all_formats() {
     let (_dog, demo) = demo!();
     let work = demo.beside("work/exercises");

@@ -33,6 +33,9 @@ pub(crate) struct Exercise {
     /// Whether its tests take looking into processes: by ptrace, by pidfd_getfd, by what /proc has of them.
     #[serde(default)]
     pub(crate) may_look_into_processes: bool,
+    /// `super::sync`: where alone the student's Rust may take names from, if its spec can judge no others.
+    #[serde(default)]
+    pub(crate) only_from: Option<String>,
     /// Whether tests draw inputs from `kit::spec::seed`.
     #[serde(default)]
     pub(crate) random: bool,
@@ -130,6 +133,11 @@ fn parse(text: &str) -> anyhow::Result<Vec<Exercise>> {
             exercise.files.push(format!("{id}.rs"));
         }
         ensure!(exercise.files.contains(&format!("{id}.rs")), "{id}: files does not name {id}.rs");
+        let module = exercise.only_from.as_ref().map(|from| from.strip_prefix("super::").unwrap_or(""));
+        ensure!(
+            module.is_none_or(|m| !m.is_empty() && !m.contains(':')),
+            "{id}: only_from is not super::something"
+        );
         for file in &exercise.files {
             // They name variants too: see `variants`.
             ensure!(
@@ -195,6 +203,9 @@ mod tests {
             assert!(parse(&text).is_err(), "{files}");
         }
         assert!(parse(&ONE.replace("ex1", "one")).is_err());
+        for from in ["std", "super::", "super::sync::x"] {
+            assert!(parse(&ONE.replace("time_limit", &format!("only_from = {from:?}\ntime_limit"))).is_err());
+        }
         assert!(parse(&ONE.replace("minutes", "minuets")).is_err());
     }
 }

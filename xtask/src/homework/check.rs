@@ -58,6 +58,11 @@ fn check(shop: &Workshop, call: &Call, exercise: &Exercise, seed: u64, all: bool
     report::print(&format!("{}\n", style.strong(&title)))?;
     let built = match compile::compile(shop, 0, call, exercise, &starter)? {
         Compiled::Built(built) => built,
+        Compiled::Forbidden(why) => {
+            report::print(&format!("{why}\n{}\n", style.bad("it is refused, and was not built")))?;
+            Progress::note(exercise, 0, 0)?;
+            return Ok(false);
+        }
         Compiled::Refused(said) => {
             report::print(&format!("{said}\n{}\n", style.bad("it does not compile")))?;
             Progress::note(exercise, 0, 0)?;

@@ -11,6 +11,7 @@ use super::process::Ended;
 use super::room::{Call, copy};
 use super::sandbox::{Task, View};
 use super::variants::Variant;
+use super::words::{self, Word};
 use super::workshop::Workshop;
 use crate::paths;
 
@@ -33,6 +34,8 @@ pub(crate) struct Built {
 #[derive(Debug)]
 pub(crate) enum Compiled {
     Built(Built),
+    /// It says what it may not, in words. Nothing was built.
+    Forbidden(String),
     /// What rustc said.
     Refused(String),
     /// It took too long, in words.
@@ -55,8 +58,8 @@ pub(crate) fn compile(
     exercise: &Exercise,
     variant: &Variant,
 ) -> anyhow::Result<Compiled> {
-    if let Some(words) = refused(variant)? {
-        return Ok(Compiled::Refused(words));
+    if let Some(words) = refused(exercise, call, variant)? {
+        return Ok(Compiled::Forbidden(words));
     }
     let place = shop.room.place(exercise, &variant.name);
     lay_out(shop, exercise, variant, &place).with_context(|| paths::shown(&place))?;
@@ -98,16 +101,44 @@ pub(crate) fn compile(
 }
 
 /// What an exercise may not say, if it says so.
-fn refused(variant: &Variant) -> anyhow::Result<Option<String>> {
+fn refused(exercise: &Exercise, call: &Call, variant: &Variant) -> anyhow::Result<Option<String>> {
     for (name, path) in &variant.files {
         let text = fs::read(path).with_context(|| paths::shown(path))?;
-        if let Some((line, word)) = reaches_beyond(&String::from_utf8_lossy(&text)) {
+        let text = String::from_utf8_lossy(&text);
+        if let Some((line, word)) = reaches_beyond(&text) {
             return Ok(Some(format!(
                 "{name}:{line}: says {word}, which reaches beyond the exercise's module; no exercise needs it\n"
             )));
         }
+        if let Some(from) = exercise.only_from.as_deref().filter(|_| name.ends_with(".rs"))
+            && let Some((line, word)) = takes_from_elsewhere(&text, from, &crates(call))
+        {
+            return Ok(Some(format!(
+                "{name}:{line}: says {word}\n  fix: use {from} alone: the model sees no other atomics, and nothing of std, \
+                 of other crates, files or modules\n"
+            )));
+        }
     }
     Ok(None)
+}
+
+/// The crates that a spec is built with.
+fn crates(call: &Call) -> Vec<&str> {
+    let named = call.arguments.windows(2).filter(|two| two[0] == "--extern");
+    named.filter_map(|two| two[1].split('=').next()?.rsplit(':').next()).collect()
+}
+
+/// The first line, from 1, that takes a name from elsewhere than `from`; and by which word.
+fn takes_from_elsewhere(text: &str, from: &str, crates: &[&str]) -> Option<(usize, String)> {
+    let words = words::of(text);
+    // Wherever they stand: a macro could make a path of them.
+    let elsewhere = |w: &&Word<'_>| {
+        ["std", "core", "alloc", "include", "path"].contains(&w.text) || crates.contains(&w.text)
+    };
+    let named = words.iter().find(elsewhere).map(|w| (w.line, w.text.to_owned()));
+    let around =
+        words::from_outside(&words).into_iter().find(|w| Some(w.text) != from.strip_prefix("super::"));
+    named.or_else(|| around.map(|w| (w.line, format!("super::{}", w.text))))
 }
 
 /// The first line, from 1, that says one of the words; and which.
@@ -208,5 +239,29 @@ mod tests {
             assert_eq!(reaches_beyond(text).map(|(n, _)| n), Some(line), "{text}");
         }
         assert_eq!(reaches_beyond("macro_rules! twice { () => {} }\nuse twice;"), None);
+    }
+    #[test]
+    fn names_are_from_one_module_only() {
+        let refused = |text| takes_from_elsewhere(text, "super::sync", &["loom", "kit"]);
+        for text in [
+            "use std::sync::atomic::AtomicU32;",
+            "use ::core::sync::atomic;",
+            "extern crate alloc as a;",
+            "macro_rules! p { ($a:ident) => { $a::f() } }\np!(std)",
+            "loom::stop_exploring()",
+            "use r#kit;",
+            "include!(\"x\");",
+            "#[path = \"x\"] mod x;",
+            "super::thread::yield_now()",
+            "use super::*;",
+            "use super as s;",
+            "use super::{sync, Cell};",
+            "crate::Cell",
+        ] {
+            assert!(refused(text).is_some(), "{text}");
+        }
+        let text = "//! Better than std::sync.\nuse super::sync::{AtomicU32, spin};\npub(crate) fn standard() { \"std::\"; }";
+        assert_eq!(refused(text), None);
+        assert_eq!(refused("\nsuper::x()"), Some((2, "super::x".to_owned())));
     }
 }

@@ -20,6 +20,7 @@ mod seed;
 mod variants;
 mod verify;
 mod watch;
+mod words;
 mod workshop;
 
 use std::path::Path;

@@ -226,12 +226,22 @@ pub(crate) fn on_paper(exercise: &Exercise) -> Vec<String> {
     found
 }
 
+/// A wrong one that says so of itself: before it is built.
+fn is_to_be_refused(variant: &Variant) -> bool {
+    variant.fails.as_ref().is_some_and(|m| m.test == "only_from")
+}
+
 /// Builds one variant and runs what is to be known of it.
 fn prove(shop: &Workshop, slot: usize, job: &Job<'_>) -> anyhow::Result<Vec<String>> {
     let Job { exercise, call, variant } = job;
     let name = &variant.name;
     let built = match compile::compile(shop, slot, call, exercise, variant)? {
+        Compiled::Built(_) if is_to_be_refused(variant) => {
+            return Ok(vec![fault(exercise, &format!("{name} is not refused"))]);
+        }
         Compiled::Built(built) => built,
+        Compiled::Forbidden(_) if is_to_be_refused(variant) => return Ok(Vec::new()),
+        Compiled::Forbidden(why) => return Ok(vec![fault(exercise, &format!("{name} is refused:\n{why}"))]),
         Compiled::Refused(said) => {
             return Ok(vec![fault(exercise, &format!("{name} does not compile:\n{said}"))]);
         }
@@ -310,7 +320,7 @@ fn prove_closed(shop: &Workshop, slot: usize, job: &Job<'_>) -> anyhow::Result<V
     let Job { exercise, call, variant } = job;
     let built = match compile::compile(shop, slot, call, exercise, variant)? {
         Compiled::Built(built) => built,
-        Compiled::Refused(why) | Compiled::Late(why) => {
+        Compiled::Forbidden(why) | Compiled::Refused(why) | Compiled::Late(why) => {
             return Ok(vec![fault(exercise, &format!("the solution, where it is graded:\n{why}"))]);
         }
     };

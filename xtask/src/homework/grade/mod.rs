@@ -250,6 +250,7 @@ impl Grader {
         let call = &self.calls[&(exercise.lab.clone(), exercise.id.clone())];
         let built = match compile::compile(&self.shop, slot, call, exercise, &variant)? {
             Compiled::Built(built) => built,
+            Compiled::Forbidden(why) => return Ok(Err((State::Refused, why))),
             Compiled::Refused(said) => return Ok(Err((State::DoesNotCompile, said))),
             Compiled::Late(why) => {
                 let more = "; --compile-limit gives it more time";
