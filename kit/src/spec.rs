@@ -22,6 +22,7 @@
 
 use std::fmt::{Debug, Display};
 use std::fs::File;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
@@ -45,6 +46,8 @@ const LIMIT: u64 = 60;
 
 /// The way to the runner; `None` without one.
 static RUNNER_END: OnceLock<Option<UnixStream>> = OnceLock::new();
+/// What the secret is hidden by, for as long as the student's code runs.
+static MASK: Mutex<[u8; SECRET]> = Mutex::new([0; SECRET]);
 /// The property that was named last, and what to try where it does not hold.
 static CURRENT: Mutex<(String, String)> = Mutex::new((String::new(), String::new()));
 /// Why the test was left early: feature, reason.
@@ -55,7 +58,7 @@ static SKIPPED: Mutex<Option<(String, String)>> = Mutex::new(None);
 /// # Panics
 /// As `body` does.
 pub fn run(body: impl FnOnce()) {
-    let mut secret = [0; SECRET];
+    let mut secret = Box::new([0; SECRET]);
     let limit = open(&mut secret);
     let dog = testing::watchdog_that_says(limit, |seconds| {
         let (property, next) = CURRENT.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -68,13 +71,35 @@ pub fn run(body: impl FnOnce()) {
     drop(dog);
     match &*SKIPPED.lock().unwrap_or_else(PoisonError::into_inner) {
         Some((feature, reason)) => tell(format!("skip {feature}: {reason}\n").as_bytes()),
-        None => tell(&[b"end ".as_slice(), &secret].concat()),
+        None => {
+            let mut end = *b"end ________________________________";
+            end[4..].copy_from_slice(&*secret);
+            masked(&mut end[4..]);
+            tell(&end);
+            end.fill(0);
+            std::hint::black_box(&end);
+        }
     }
+}
+
+/// Draws [`MASK`]: std's hashers begin with random keys.
+fn draw_mask() {
+    for eight in MASK.lock().unwrap_or_else(PoisonError::into_inner).chunks_mut(8) {
+        eight.copy_from_slice(&RandomState::new().build_hasher().finish().to_le_bytes());
+    }
+}
+
+/// XORs with [`MASK`]: that hides the secret, or shows it.
+fn masked(secret: &mut [u8]) {
+    let mask = MASK.lock().unwrap_or_else(PoisonError::into_inner);
+    secret.iter_mut().zip(*mask).for_each(|(byte, mask)| *byte ^= mask);
 }
 
 /// Takes the secret, and standard input out of everybody's reach. Returns the time limit.
 ///
-/// The secret is in memory then, which is a file, `/proc/self/mem`: of a process that is not dumpable, root's.
+/// The secret is in memory then, which is a file, `/proc/self/mem`: of a process that is not dumpable, root's. Nor does it
+/// lie there as it is, for whoever reads memory in another way: one half is on the heap, the other is [`MASK`]. That is no
+/// boundary, as both are in the reach of code that has got past the compiler.
 fn open(secret: &mut [u8; SECRET]) -> u64 {
     let limit = std::env::var(RUNNER).ok().and_then(|s| s.parse().ok());
     let opened = limit.and_then(|_| {
@@ -83,6 +108,8 @@ fn open(secret: &mut [u8; SECRET]) -> u64 {
         }
         let mut runner = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().ok()?);
         runner.read_exact(secret).ok()?;
+        draw_mask();
+        masked(secret);
         nix::unistd::dup2_stdin(File::open("/dev/null").ok()?).ok()?;
         Some(runner)
     });
@@ -202,6 +229,17 @@ mod tests {
             Some("property: it is one\nexpected: 1\nseen:     2\ntry next: count again")
         );
         property("it is one", "count again").same(1, 1);
+    }
+
+    #[test]
+    fn the_secret_is_not_kept_as_it_is() {
+        let mut kept = [7; SECRET];
+        draw_mask();
+        masked(&mut kept);
+        assert_ne!(kept, [7; SECRET]);
+        assert_ne!(kept[..8], kept[8..16]);
+        masked(&mut kept);
+        assert_eq!(kept, [7; SECRET]);
     }
 
     #[test]

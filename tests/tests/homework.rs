@@ -85,6 +85,18 @@ fn whatever_a_student_does_ends_with_a_clear_result() {
         let (code, out, err) = demo.homework(&["check", "demo", "1"]);
         assert!(code == Some(1) && out.contains(words), "{body}: {words}: {out}{err}");
     }
+    // The same where the spec calls it before it has named what must hold.
+    let named = "let sum = property(\"small numbers are added\", \"what does + do?\");\n";
+    let called = "let seen: u8 = exercise::add(a, b);\n";
+    let spec = fs::read_to_string(demo.root().join("labs/demo/tests/ex1.rs")).unwrap();
+    let (named, called) = (format!("        {named}"), format!("        {called}"));
+    demo.edit("labs/demo/tests/ex1.rs", &format!("{named}{called}"), &format!("{called}{named}"));
+    fs::write(demo.exercise("ex1.rs"), "pub fn add(_: u8, _: u8) -> u8 { loop {} }\n").unwrap();
+    let (_, out, err) = demo.homework(&["check", "demo", "1"]);
+    for words in ["property: adds", "seen:     still running after 3 s"] {
+        assert!(out.contains(words) && !out.contains("SIGABRT"), "{words}: {out}{err}");
+    }
+    fs::write(demo.root().join("labs/demo/tests/ex1.rs"), spec).unwrap();
     // Children that it starts do not stay, not even those that go away from their parent.
     let daemon = "{ let _ = std::process::Command::new(\"sh\").args([\"-c\", \"setsid sleep 7117 & exit\"]).status(); a }";
     fs::write(demo.exercise("ex1.rs"), format!("pub fn add(a: u8, _: u8) -> u8 {{ {daemon} }}")).unwrap();

@@ -181,6 +181,16 @@ fn at_compile_time(demo: &Demo) -> Vec<Hostile> {
         file("hides", "#! [cfg_attr(\n all(), r#macro_escape )]\nmacro_rules! format { ($($t:tt)*) => { return } }\npub fn add(_: u8, _: u8) -> u8 { 0 }\n".into(), "macro_escape"),
         file("links", "#[unsafe(no_mangle)]\npub extern \"C\" fn write() -> isize { 0 }\npub fn add(_: u8, _: u8) -> u8 { 0 }\n".into(), "no_mangle"),
         file("unsafe", "#![allow(unsafe_code)]\npub fn add(_: u8, _: u8) -> u8 { unsafe { std::mem::zeroed() } }\n".into(), "unsafe"),
+        // rust-lang/rust#25860: what it gets is gone by the time that it is read.
+        file(
+            "stretches",
+            "fn longer<'a, 'b, T>(_: &'a &'b (), v: &'b T) -> &'a T { v }\n\
+             fn for_ever<'b, T>(v: &'b T) -> &'static T { let f: fn(&'static &'b (), &'b T) -> &'static T = longer; f(&&(), v) }\n\
+             pub fn add(_: u8, _: u8) -> u8 { let sum: &'static u8 = { let gone = 255; for_ever(&gone) }; *sum; std::process::exit(0) }\n"
+                .into(),
+            "before the test reached its end",
+        ),
+        file("asks", "pub fn add(a: u8, b: u8) -> u8 { super::spec_sum(a, b) }\n".into(), "spec_sum"),
         file("empty", String::new(), "cannot find function `add`"),
     ]
 }
@@ -285,6 +295,12 @@ fn nobody_gains_a_point_or_harms_the_grader() {
         }
         assert!(text.contains(hostile.says), "{}: {:?}: {text}", hostile.name, hostile.says);
         assert!(text.len() < 20_000, "{}: {} bytes", hostile.name, text.len());
+    }
+    // What a grader should read is named.
+    for (name, what) in
+        [("exits", "(exit)"), ("answers", "(/proc/)"), ("stretches", "(&&())"), ("asks", "(spec_sum)")]
+    {
+        assert!(report(name).contains(what), "{name}: {what}: {}", report(name));
     }
     for (name, why) in [
         ("not-utf8", "is not UTF-8"),

@@ -50,12 +50,15 @@ fn explore(model: impl Fn() + Sync + Send + 'static) {
 fn numbers_differ() {
     kit::spec::run(|| {
         explore(|| {
+            let differ = property(
+                "two threads never draw the same number",
+                "which one instruction both reads and adds?",
+            );
             let all = shared(0);
             let other = thread::spawn(|| -> u32 { all.lock.draw() });
             let mine: u32 = all.lock.draw();
             let theirs = other.join().expect("draw does not panic");
-            property("two threads never draw the same number", "which one instruction both reads and adds?")
-                .holds(mine != theirs, "two different numbers", format!("both drew {mine}"));
+            differ.holds(mine != theirs, "two different numbers", format!("both drew {mine}"));
         });
     });
 }
@@ -67,10 +70,12 @@ fn one_at_a_time() {
         explore(|| {
             let all = shared(0);
             let enter = || {
+                let alone = property(
+                    "one thread at a time is inside",
+                    "may anything happen between looking and taking?",
+                );
                 all.lock.lock();
-                let there = all.inside.fetch_add(1, Ordering::Relaxed);
-                property("one thread at a time is inside", "may anything happen between looking and taking?")
-                    .same(0, there);
+                alone.same(0, all.inside.fetch_add(1, Ordering::Relaxed));
                 all.inside.fetch_sub(1, Ordering::Relaxed);
                 all.lock.unlock();
             };

@@ -138,7 +138,7 @@ fn takes_from_elsewhere(text: &str, from: &str, crates: &[&str]) -> Option<(usiz
     let named = words.iter().find(elsewhere).map(|w| (w.line, w.text.to_owned()));
     let around =
         words::from_outside(&words).into_iter().find(|w| Some(w.text) != from.strip_prefix("super::"));
-    named.or_else(|| around.map(|w| (w.line, format!("super::{}", w.text))))
+    named.or_else(|| around.map(|w| (w.line, format!("super::{}", w.text.escape_debug()))))
 }
 
 /// The first line, from 1, that says one of the words; and which.

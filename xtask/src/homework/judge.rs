@@ -120,6 +120,8 @@ fn judge(ran: &Ran, secret: &[u8], built: &Built) -> Outcome {
         Ended::Exit(0) => "the process ended, with exit code 0, before the test reached its end".to_owned(),
         // libtest's own, after a panic.
         Ended::Exit(101) => String::new(),
+        // The spec's watchdog, which ends it by SIGABRT.
+        Ended::Signal(_) => watchdog(&ran.stderr).unwrap_or_else(|| format!("the test {}", ran.ended)),
         other => format!("the test {other}"),
     };
     let message = shortened(&message);
@@ -137,6 +139,12 @@ pub(crate) fn shortened(text: &str) -> String {
     }
 }
 
+/// What the watchdog of a spec says, if it has ended the test: "still running after 10 s".
+fn watchdog(stderr: &str) -> Option<String> {
+    let said = stderr.lines().rev().find_map(|l| l.split_once("WATCHDOG ")?.1.split_once(": "))?.1;
+    Some(said.to_owned())
+}
+
 /// Place and message of the last panic in what a test wrote; without one, all that it wrote.
 fn message(stderr: &str) -> (String, String) {
     let noises = ["note: run with `RUST_BACKTRACE", "note: in Rust", "WATCHDOG "];
@@ -148,4 +156,16 @@ fn message(stderr: &str) -> (String, String) {
     let rest: Vec<&str> =
         lines[start + 1..].iter().copied().take_while(|l| !l.starts_with("thread '")).collect();
     (place.to_owned(), rest.join("\n").trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watchdog_says_how_long() {
+        let said = "mine: a WATCHDOG\nWATCHDOG numbers_differ: still running after 10 s\n";
+        assert_eq!(watchdog(said).as_deref(), Some("still running after 10 s"));
+        assert_eq!(watchdog("Aborted"), None);
+    }
 }

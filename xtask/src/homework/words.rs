@@ -107,8 +107,11 @@ fn raw(text: &str) -> usize {
     text[start..].find(&end).map_or(text.len(), |at| start + at + end.len())
 }
 
+/// Words that one `{…}` of names may have. A longer one is not read to its end: there may be as many as there are words.
+const LONGEST: usize = 500;
+
 /// The names that code takes from around its module: `X` of `super::X` and `crate::X`; `*` for all of them, and `super` or
-/// `crate` itself where it is given another name.
+/// `crate` itself where it is given another name, or has too many.
 pub(crate) fn from_outside<'a>(words: &[Word<'a>]) -> Vec<Word<'a>> {
     let mut found = Vec::new();
     let at = |n: usize| words.get(n).map_or("", |w| w.text);
@@ -122,16 +125,19 @@ pub(crate) fn from_outside<'a>(words: &[Word<'a>]) -> Vec<Word<'a>> {
             (":", ":", next) if is_root(next) && next != "self" => (),
             (":", ":", "{") => {
                 let mut depth = 0;
-                for (n, word) in words.iter().enumerate().skip(n + 3) {
-                    match word.text {
+                for (n, name) in words.iter().enumerate().skip(n + 3).take(LONGEST) {
+                    match name.text {
                         "{" => depth += 1,
                         "}" => depth -= 1,
-                        _ if depth == 1 && matches!(at(n - 1), "{" | ",") => found.push(*word),
+                        _ if depth == 1 && matches!(at(n - 1), "{" | ",") => found.push(*name),
                         _ => (),
                     }
                     if depth == 0 {
                         break;
                     }
+                }
+                if depth > 0 {
+                    found.push(*word);
                 }
             }
             (":", ":", _) if n + 3 < words.len() => found.push(words[n + 3]),
@@ -199,6 +205,8 @@ mod tests {
         assert_eq!(names("use super::{a, b::{c, d}, self as e};"), ["a", "b", "self"]);
         assert_eq!(names("super::f(); self::super::super::g(); crate :: r#h()"), ["f", "g", "h"]);
         assert_eq!(names("use super::*; use crate as c; m!(super)"), ["*", "crate", "super"]);
+        let many = format!("use super::{{{}}};", "a::{".repeat(LONGEST));
+        assert_eq!(names(&many), ["a", "super"]);
         assert_eq!(names("pub(super) fn f() {} pub(crate) struct S; Self::new()"), Vec::<&str>::new());
     }
 }

@@ -137,36 +137,6 @@ pub(crate) fn class(folder: &Path) -> anyhow::Result<(Vec<Submission>, Vec<Strin
     Ok((found, others))
 }
 
-/// Words that a grader may want to look at. They are found, not forbidden: there are good reasons for each.
-const LOOK_AT: [(&str, &str); 10] = [
-    ("/proc/self", "reads about its own process"),
-    ("/proc/thread-self", "reads about its own process"),
-    ("process_vm", "reads or writes a process's memory"),
-    ("process::exit", "ends the process"),
-    ("process::abort", "ends the process"),
-    ("include!", "takes in another file"),
-    ("include_str!", "takes in another file"),
-    ("include_bytes!", "takes in another file"),
-    ("global_asm!", "has assembly outside functions"),
-    (".section", "places something in the program by hand"),
-];
-
-/// Remarks on one file.
-pub(crate) fn remarks(name: &str, text: &[u8], starter: &[u8]) -> Vec<String> {
-    let (text, starter) = (String::from_utf8_lossy(text), String::from_utf8_lossy(starter));
-    let says = |line: &str, word: &str| line.contains(word) && !line.trim_start().starts_with("//");
-    let mut found = Vec::new();
-    for (word, what) in LOOK_AT {
-        if starter.contains(word) {
-            continue;
-        }
-        if let Some(n) = text.lines().position(|l| says(l, word)) {
-            found.push(format!("{name}:{}: {what} ({word})", n + 1));
-        }
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,15 +205,5 @@ mod tests {
         let names: Vec<_> = found.iter().map(|s| s.name.as_str()).collect();
         assert_eq!((names, others), (vec!["exercises", "mallory"], vec!["notes.txt".to_owned()]));
         assert!(matches!(found[1].what, What::Nothing(_)));
-    }
-
-    #[test]
-    fn what_the_starter_says_is_not_remarked() {
-        let text = b"// process::exit\nstd::process::exit(0);\ninclude_str!(\"x\")";
-        assert_eq!(remarks("ex1.rs", text, b"").len(), 2);
-        assert_eq!(
-            remarks("ex1.rs", text, b"include_str!(\"a\")")[..],
-            ["ex1.rs:2: ends the process (process::exit)"]
-        );
     }
 }

@@ -6,6 +6,7 @@
 mod class;
 mod formats;
 mod intake;
+mod remarks;
 mod result;
 
 use std::collections::BTreeMap;
@@ -169,11 +170,7 @@ impl Grader {
             let starter = fs::read(exercise.exercises().join(file)).unwrap_or_default();
             match submission.take(exercise, file, self.one_lab) {
                 Taken::Text(text) => {
-                    work.remarks.extend(intake::remarks(
-                        &format!("{}/{file}", exercise.lab),
-                        &text,
-                        &starter,
-                    ));
+                    work.remarks.extend(remarks::of(&format!("{}/{file}", exercise.lab), &text, &starter));
                     untouched &= text == starter;
                     work.files.insert(file.clone(), text);
                 }
