@@ -184,9 +184,10 @@ fn at_compile_time(demo: &Demo) -> Vec<Hostile> {
         // rust-lang/rust#25860: what it gets is gone by the time that it is read.
         file(
             "stretches",
-            "fn longer<'a, 'b, T>(_: &'a &'b (), v: &'b T) -> &'a T { v }\n\
-             fn for_ever<'b, T>(v: &'b T) -> &'static T { let f: fn(&'static &'b (), &'b T) -> &'static T = longer; f(&&(), v) }\n\
-             pub fn add(_: u8, _: u8) -> u8 { let sum: &'static u8 = { let gone = 255; for_ever(&gone) }; *sum; std::process::exit(0) }\n"
+            "static U: &'static &'static () = &&();\n\
+             fn longer<'a, 'b, T>(_: &'a &'b (), v: &'b T) -> &'a T { v }\n\
+             fn for_ever<'a, T>(v: &T) -> &'a T { let f: for<'x> fn(_, &'x T) -> &'a T = longer; f(U, v) }\n\
+             pub fn add(_: u8, _: u8) -> u8 { let sum: &'static u8 = { let gone = 255; for_ever(&gone) }; println!(\"{sum}\"); std::process::exit(0) }\n"
                 .into(),
             "before the test reached its end",
         ),
