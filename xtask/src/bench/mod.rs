@@ -287,7 +287,8 @@ fn history(folder: &Path, machine: &Machine) -> Vec<Record> {
 /// The newest of the full records that compare most labs with peers: figures of one session.
 fn current(folder: &Path) -> anyhow::Result<Record> {
     let full = records(folder).into_iter().filter(|r| !r.quick);
-    let Some(mut record) = full.max_by_key(|r| r.labs.iter().filter(|l| !l.outcomes.is_empty()).count()) else {
+    let Some(mut record) = full.max_by_key(|r| r.labs.iter().filter(|l| !l.outcomes.is_empty()).count())
+    else {
         bail!("{} has no record: cargo xtask bench --peers --record makes one", paths::shown(folder));
     };
     let order = crate::labs::all()?;

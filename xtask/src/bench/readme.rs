@@ -51,15 +51,16 @@ fn replace(text: &str, table: &str) -> Option<String> {
 
 fn table(record: &Record) -> String {
     let mut out = format!(
-        "{}, {}. A ratio below 1: ours costs less. Its 95 % interval is in parentheses; \"no difference\" means none \
-         shown.\n[All figures](benches/record), with what is unfair about each.\n\n| lab | cost | ours | against | \
-         theirs | ours / theirs |\n| --- | --- | ---: | --- | ---: | --- |\n",
+        "{}, {}, {}. A ratio below 1: ours costs less. Its 95 % interval is in parentheses; \"no difference\" means \
+         none shown.\n[All figures](benches/record), with what is unfair about each.\n\n\
+         | lab | cost | ours | ours / theirs |\n| --- | --- | ---: | --- |\n",
         record.date,
-        record.machine.line()
+        record.machine.line(),
+        record.machine.cpu
     );
     for lab in &record.labs {
         for outcome in shown(lab) {
-            out += &lines(&lab.lab, outcome);
+            out += &line(&lab.lab, outcome);
         }
     }
     out
@@ -71,27 +72,23 @@ fn shown(lab: &Lab) -> Vec<&Outcome> {
     if marked.is_empty() { lab.outcomes.first().into_iter().collect() } else { marked }
 }
 
-fn lines(lab: &str, outcome: &Outcome) -> String {
-    let mut out = String::new();
-    let Some(ours) = outcome.rows.first() else { return out };
-    for row in &outcome.rows[1..] {
-        let Some(ratio) = &row.ours_to_this else { continue };
-        let verdict = match &row.finding {
-            Some(f) if f.verdict.is_none() => ", not judged",
-            _ if ratio.low <= 1.0 && ratio.high >= 1.0 => ", no difference",
-            _ => "",
-        };
-        out += &format!(
-            "| {lab} | {}, {} | {} | {} | {} | {}{verdict} |\n",
-            cell(&outcome.title),
-            outcome.unit,
-            figure(ours.summary.median),
-            cell(&row.name),
-            figure(row.summary.median),
-            ratio_words(ratio)
-        );
-    }
-    out
+/// A line a comparison, with all whom we are held against in its last cell.
+fn line(lab: &str, outcome: &Outcome) -> String {
+    let Some((ours, others)) = outcome.rows.split_first() else { return String::new() };
+    let others: Vec<String> = others
+        .iter()
+        .filter_map(|row| {
+            let ratio = row.ours_to_this.as_ref()?;
+            let verdict = match &row.finding {
+                Some(f) if f.verdict.is_none() => ", not judged",
+                _ if ratio.low <= 1.0 && ratio.high >= 1.0 => ", no difference",
+                _ => "",
+            };
+            Some(format!("{}: {}{verdict}", cell(&row.name), ratio_words(ratio)))
+        })
+        .collect();
+    let (title, median) = (cell(&outcome.title), figure(ours.summary.median));
+    format!("| {lab} | {title} | {median} {} | {} |\n", outcome.unit, others.join("<br>"))
 }
 
 /// Text that does not end a table's cell.
