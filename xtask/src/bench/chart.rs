@@ -38,7 +38,7 @@ impl Axis {
         let powers = (from..=to).flat_map(|e| digits.iter().map(move |d| d * 10_f64.powi(e)));
         let mut ticks: Vec<f64> = powers.filter(inside).collect();
         if ticks.len() < 3 {
-            let raw = (self.high - self.low) / 3.0;
+            let raw = (self.high - self.low) / 5.0;
             let size = 10_f64.powf(raw.log10().floor());
             let step = [1.0, 2.0, 5.0, 10.0].map(|s| s * size).into_iter().find(|s| *s >= raw).unwrap_or(raw);
             let first = (self.low / step).ceil() as i64;
