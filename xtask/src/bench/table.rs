@@ -20,8 +20,8 @@ pub(super) fn text(record: &Record, style: Style) -> String {
         }
         out += &notes(lab);
         if !lab.parts.is_empty() {
-            out += &format!("\n  {:33} {:>10} {:>19} {:>14}\n", "by Criterion", "median", "95 %", "a second");
-            lab.parts.iter().for_each(|p| out += &part(p));
+            out += &format!("\n  {:32} {:>10} {:>19} {:>14}\n", "by Criterion", "median", "95 %", "a second");
+            lab.parts.iter().for_each(|p| out += &part(&lab.lab, p));
         }
     }
     out
@@ -106,16 +106,18 @@ fn reasons(rows: &[Row]) -> Vec<(String, &str)> {
     all
 }
 
-fn part(p: &Part) -> String {
+fn part(lab: &str, p: &Part) -> String {
+    // Its lab is the heading.
+    let name = p.name.strip_prefix(lab).and_then(|name| name.strip_prefix('/')).unwrap_or(&p.name);
     let [ns, low, high] = [p.ns, p.low, p.high].map(time);
     // Both ends in the unit of the median, if they are.
     let (number, unit) = low.split_once(' ').unwrap_or((&low, ""));
     let low = if high.ends_with(unit) { number } else { &low };
     let rate = p.rate();
     let rate = rate.trim_end_matches("/s").replace(" elements", "");
-    let lines = wrap(&p.name, 33);
+    let lines = wrap(name, 31);
     let (first, more) = lines.split_first().expect("wrap returns a line");
-    let mut out = format!("  {first:33} {ns:>10} {:>19} {rate:>14}\n", format!("{low}..{high}"));
+    let mut out = format!("  {first:32} {ns:>10} {:>19} {rate:>14}\n", format!("{low}..{high}"));
     more.iter().for_each(|line| out += &format!("    {line}\n"));
     out
 }
