@@ -43,7 +43,7 @@ fn main() -> ExitCode {
 
 fn compare() -> Result<()> {
     let asked = Asked::by_arguments();
-    let ours = ours()?;
+    let ours = peers::lab("bpf-trace")?;
     let dd = Dd::new(if asked.test { 500 } else { 100_000 });
     let outcomes =
         [counting(asked, &ours, &dd), latency(asked, &ours, &dd), start(asked, &ours), stream(asked, &ours)?];
@@ -240,20 +240,6 @@ impl Stream {
         let lost = 100.0 * (1.0 - arrived / f64::from(calls));
         let rate = arrived * 1e9 / took;
         Ok(Sample { cost: took / arrived, counts: vec![("events/s", rate), ("% lost", lost)] })
-    }
-}
-
-/// The lab's program, built.
-fn ours() -> Result<PathBuf> {
-    let me = std::env::current_exe().map_err(|e| e.to_string())?;
-    let release = me.ancestors().nth(2).ok_or("an unusual target folder")?.to_owned();
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-    let built = cargo.args(["build", "--quiet", "--release", "--package", "bpf-trace"]).status();
-    match built {
-        Ok(status) if status.success() => Ok(release.join("bpf-trace")),
-        Ok(status) => Err(format!("cargo build: {status}")),
-        Err(e) => Err(format!("cargo build: {e}")),
     }
 }
 

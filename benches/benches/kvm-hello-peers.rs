@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use benches::compare::{Asked, Comparison, Outcome, publish};
 use benches::counts::{self, Counts};
+use benches::peers;
 use kvm_hello::hello::{self, Watch};
 use kvm_hello::mode::Mode;
 
@@ -41,16 +42,8 @@ struct Programs {
 
 impl Programs {
     fn build() -> Result<Self, String> {
-        let me = std::env::current_exe().map_err(|e| e.to_string())?;
-        let release = me.ancestors().nth(2).ok_or("an unusual target folder")?;
+        let (ours, release) = (peers::lab("kvm-hello")?, peers::release()?);
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        run(Command::new(env!("CARGO")).current_dir(root).args([
-            "build",
-            "--quiet",
-            "--release",
-            "-p",
-            "kvm-hello",
-        ]))?;
         let c = |options: &[&str], name: &str| {
             let program = release.join(name);
             let mut cc = Command::new("cc");
@@ -58,7 +51,7 @@ impl Programs {
             run(&mut cc).map(|()| program)
         };
         Ok(Self {
-            ours: release.join("kvm-hello"),
+            ours,
             c: c(&[], "peer_kvm_hello"),
             // It needs libc.a.
             c_static: c(&["-static"], "peer_kvm_hello_static"),
@@ -67,9 +60,8 @@ impl Programs {
 }
 
 fn run(command: &mut Command) -> Result<(), String> {
-    let status = command
-        .status()
-        .map_err(|e| benches::peers::failed(&command.get_program().display().to_string(), &e))?;
+    let status =
+        command.status().map_err(|e| peers::failed(&command.get_program().display().to_string(), &e))?;
     if status.success() { Ok(()) } else { Err(format!("{:?}: {status}", command.get_program())) }
 }
 

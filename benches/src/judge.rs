@@ -46,15 +46,9 @@ pub fn judge(ours: &[f64], theirs: &[f64], noise: &Noise, apart: bool) -> Option
         // The rest would be judged as if they were all.
         Finding::refused(format!("in {} of {rounds} rounds a cost was 0", rounds - ratio.n))
     } else {
-        find(&ratio, &ratios(ours, theirs), noise, apart)
+        find(&ratio, &Ratio::of_rounds(ours, theirs), noise, apart)
     };
     Some((ratio, finding))
-}
-
-/// Ours by theirs, a round each, as [`Ratio::paired`] takes them.
-fn ratios(ours: &[f64], theirs: &[f64]) -> Vec<f64> {
-    let good = |x: f64| x.is_finite() && x > 0.0;
-    ours.iter().zip(theirs).filter(|&(&a, &b)| good(a) && good(b)).map(|(a, b)| a / b).collect()
 }
 
 fn find(ratio: &Ratio, ratios: &[f64], noise: &Noise, apart: bool) -> Finding {

@@ -1,6 +1,7 @@
 //! Programs that labs are held against, and where they come from.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 /// Programs and their Debian packages, and which labs use them.
 pub const PROGRAMS: [(&str, &str, &[&str]); 12] = [
@@ -42,4 +43,22 @@ pub fn failed(program: &str, error: &std::io::Error) -> String {
         }
         _ => format!("{program}: {error}"),
     }
+}
+
+/// A lab's own program, as users run it: built where this bench was.
+pub fn lab(name: &str) -> Result<PathBuf, String> {
+    let built = release()?.join(name);
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    match cargo.args(["build", "--quiet", "--release", "--package", name]).status() {
+        Ok(status) if status.success() => Ok(built),
+        Ok(status) => Err(format!("cargo build: {status}")),
+        Err(e) => Err(format!("cargo build: {e}")),
+    }
+}
+
+/// The folder of what is built for release, in which this bench is.
+pub fn release() -> Result<PathBuf, String> {
+    let me = std::env::current_exe().map_err(|e| e.to_string())?;
+    Ok(me.ancestors().nth(2).ok_or("an unusual target folder")?.to_owned())
 }

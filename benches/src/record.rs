@@ -279,6 +279,12 @@ pub fn ratio_words(r: &Ratio) -> String {
 }
 
 impl Row {
+    /// What was counted beside its cost, in words.
+    pub fn counted(&self) -> String {
+        let counts: Vec<String> = self.counts.iter().map(|(n, c)| format!("{} {n}", figure(*c))).collect();
+        counts.join(", ")
+    }
+
     /// What is said of it, in the last column.
     pub fn verdict(&self) -> String {
         match (&self.missing, &self.finding, &self.ours_to_this) {
@@ -293,6 +299,11 @@ impl Row {
 }
 
 impl Outcome {
+    /// How many rounds there were.
+    pub fn rounds(&self) -> usize {
+        self.rows.iter().map(|r| r.summary.n).max().unwrap_or(0)
+    }
+
     /// The table, in Markdown.
     pub fn markdown(&self) -> String {
         let (base, rule) = match &self.base {
@@ -323,8 +334,7 @@ impl Outcome {
                 row.verdict()
             );
         }
-        let n = self.rows.iter().map(|r| r.summary.n).max().unwrap_or(0);
-        let _ = write!(out, "\n{n} interleaved rounds");
+        let _ = write!(out, "\n{} interleaved rounds", self.rounds());
         if let Some(noise) = &self.noise {
             let _ = write!(out, "; {}", noise.words());
         }
@@ -333,8 +343,7 @@ impl Outcome {
         }
         let _ = writeln!(out, ". Not fair: {}", self.unfair);
         for row in self.rows.iter().filter(|r| !r.counts.is_empty()) {
-            let counts: Vec<String> = row.counts.iter().map(|(n, c)| format!("{} {n}", figure(*c))).collect();
-            let _ = writeln!(out, "- {}: {}", row.name, counts.join(", "));
+            let _ = writeln!(out, "- {}: {}", row.name, row.counted());
         }
         out.push('\n');
         out

@@ -92,9 +92,7 @@ impl Ratio {
     ///
     /// Rounds in which one of the two is not a positive number are left out; with fewer than two left, `None`.
     pub fn paired(a: &[f64], b: &[f64]) -> Option<Self> {
-        let positive = |x: f64| x.is_finite() && x > 0.0;
-        let ratios: Vec<f64> =
-            a.iter().zip(b).filter(|&(&a, &b)| positive(a) && positive(b)).map(|(a, b)| a / b).collect();
+        let ratios = Self::of_rounds(a, b);
         if ratios.len() < 2 {
             return None;
         }
@@ -117,6 +115,12 @@ impl Ratio {
             low: percentile(&medians, 0.025).min(ratios[outside]),
             high: percentile(&medians, 0.975).max(ratios[n - 1 - outside]),
         })
+    }
+
+    /// a / b, a round each; without the rounds in which one of the two is not a positive number.
+    pub fn of_rounds(a: &[f64], b: &[f64]) -> Vec<f64> {
+        let positive = |x: f64| x.is_finite() && x > 0.0;
+        a.iter().zip(b).filter(|&(&a, &b)| positive(a) && positive(b)).map(|(a, b)| a / b).collect()
     }
 
     /// What may be said of A against B.

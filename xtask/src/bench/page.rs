@@ -75,9 +75,8 @@ fn section(lab: &Lab, history: &[Record]) -> String {
 }
 
 fn comparison(o: &Outcome) -> String {
-    let n = o.rows.iter().map(|r| r.summary.n).max().unwrap_or(0);
     let mut aside = format!("<p><b>Not fair</b> {}</p>", escape(&o.unfair));
-    aside += &format!("<p class=\"soft\">{n} interleaved rounds");
+    aside += &format!("<p class=\"soft\">{} interleaved rounds", o.rounds());
     if let Some(noise) = &o.noise {
         aside += &format!("; {}", escape(&noise.words()));
     }
@@ -121,9 +120,8 @@ fn table(o: &Outcome) -> String {
                 format!("<td class=\"r\">{}</td>", if *base == row.name { "1" } else { "-" })
             }
         };
-        let counts: Vec<String> = row.counts.iter().map(|(n, c)| format!("{} {n}", figure(*c))).collect();
         let counted =
-            row.missing.as_ref().map_or_else(|| counts.join(", "), |why| format!("not measured: {why}"));
+            row.missing.as_ref().map_or_else(|| row.counted(), |why| format!("not measured: {why}"));
         let counted = if any { format!("<td>{}</td>", escape(&counted)) } else { String::new() };
         out += &format!(
             "<tr><td>{}</td><td class=\"r\">{}</td><td class=\"r\">{} .. {}</td>{to_base}{counted}</tr>\n",

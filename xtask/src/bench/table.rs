@@ -53,17 +53,15 @@ fn outcome(o: &Outcome, style: Style) -> String {
             out += &hanging("    not measured: ", why);
         }
         if !row.counts.is_empty() {
-            let counts: Vec<String> = row.counts.iter().map(|(n, c)| format!("{} {n}", figure(*c))).collect();
-            out += &hanging("    ", &format!("{}: {}", row.name, counts.join(", ")));
+            out += &hanging("    ", &format!("{}: {}", row.name, row.counted()));
         }
     }
     for (who, why) in reasons(&o.rows) {
         out += &hanging("    ", &format!("{who}: {why}"));
     }
-    let n = o.rows.iter().map(|r| r.summary.n).max().unwrap_or(0);
     let noise = o.noise.as_ref().map_or_else(String::new, |noise| format!("; {}", noise.words()));
     let apart = o.apart.as_ref().map_or_else(String::new, |why| format!("; others do not count: {why}"));
-    out + &hanging("    ", &format!("{n} interleaved rounds{noise}{apart}"))
+    out + &hanging("    ", &format!("{} interleaved rounds{noise}{apart}", o.rounds()))
 }
 
 fn to_base(o: &Outcome, row: &Row) -> String {

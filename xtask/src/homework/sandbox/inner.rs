@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, geteuid, setsid};
 
-use super::limits::tasks_of;
+use super::limits::{field, tasks_of};
 use super::outer::map_users;
 use super::{LATE, Plan, SIGNAL, landlock, sys, view};
 
@@ -133,15 +133,11 @@ fn descendants(user: Option<u32>) -> Vec<i32> {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
         let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-        let field = |name: &str| {
-            let line = status.lines().find_map(|l| l.strip_prefix(name))?;
-            line.split_whitespace().next()?.parse::<i64>().ok()
-        };
-        let theirs = user.is_some_and(|u| field("Uid:") == Some(i64::from(u)));
+        let theirs = user.is_some_and(|u| field(&status, "Uid:") == Some(u64::from(u)));
         if status.contains("State:\tZ") {
             continue;
         }
-        parents.push((pid, field("PPid:").unwrap_or(0) as i32, theirs));
+        parents.push((pid, field(&status, "PPid:").unwrap_or(0) as i32, theirs));
     }
     let mut found: Vec<i32> =
         parents.iter().filter(|(_, parent, theirs)| *parent == me || *theirs).map(|p| p.0).collect();

@@ -53,14 +53,16 @@ pub(super) fn tasks_of(user: u32) -> u64 {
     let mut tasks = 0;
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-        let field = |name: &str| {
-            status.lines().find_map(|l| l.strip_prefix(name)?.split_whitespace().next()?.parse::<u64>().ok())
-        };
-        if field("Uid:") == Some(user.into()) {
-            tasks += field("Threads:").unwrap_or(1);
+        if field(&status, "Uid:") == Some(user.into()) {
+            tasks += field(&status, "Threads:").unwrap_or(1);
         }
     }
     tasks
+}
+
+/// The first number behind a name in /proc/PID/status (proc_pid_status(5)).
+pub(super) fn field(status: &str, name: &str) -> Option<u64> {
+    status.lines().find_map(|l| l.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
 }
 
 /// Cgroups of one program, removed with all that is in them when dropped, and on Ctrl-C.
