@@ -129,7 +129,7 @@ pub fn count(which: Which, trouble: Trouble, time: Duration) -> Result<Counted, 
             let (counters, tids, stop, cpus) = (&counters, &tids, &stop, &cpus);
             s.spawn(move || -> Result<(u64, Aborts), CountError> {
                 if matches!(trouble, Trouble::Preemption | Trouble::Membarrier) {
-                    cpus::settle(cpus[0])?;
+                    cpus::settle(cpus::ME, cpus[0])?;
                 }
                 let thread = Thread::current()?;
                 tids[i].store(gettid().as_raw(), Ordering::Relaxed);
@@ -296,7 +296,7 @@ fn on_two(cpus: [usize; 2], n: u32, add: impl Fn(Thread) + Sync) -> Result<Optio
         let threads = cpus.map(|cpu| {
             let (start, add) = (&start, &add);
             s.spawn(move || {
-                let there = cpus::settle(cpu);
+                let there = cpus::settle(cpus::ME, cpu);
                 let thread = Thread::current();
                 start.wait();
                 let (there, thread) = (there?, thread?);

@@ -1,5 +1,7 @@
 //! Which CPUs we may use, and staying on one.
 
+use std::time::Duration;
+
 use kit::SysError;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -36,37 +38,43 @@ pub fn pin(thread: Pid, cpu: usize) -> Result<(), SysError> {
         .map_err(|e| e.with_detail(format!("CPU {cpu}: offline, or not in this cpuset")))
 }
 
-/// [`pin`]s the calling thread to `cpu`, or, if that has been taken away since it was [`allowed`], to one that
-/// is allowed now. Which it is.
+/// [`pin`]s a thread to `cpu`, or, if that has been taken away since it was [`allowed`], to one that is allowed
+/// now. Which it is.
 ///
 /// A CPU goes when a cpuset is changed or a CPU switched off; the kernel moves threads elsewhere and says
-/// nothing.
+/// nothing. The set changes first and its threads' masks one by one after it: in between, the mask that
+/// sched_getaffinity(2) tells is refused, for as long as whoever changes the set is kept from running.
 ///
 /// # Errors
-/// See [`pin`]: the CPUs change faster than we ask.
-pub fn settle(cpu: usize) -> Result<usize, SysError> {
-    settle_by(cpu, |cpu| pin(ME, cpu), allowed)
+/// See [`pin`]: no CPU that we are told of could be had within a second.
+pub fn settle(thread: Pid, cpu: usize) -> Result<usize, SysError> {
+    settle_by(cpu, |cpu| pin(thread, cpu), || of(thread), std::thread::sleep)
 }
 
 fn settle_by(
     mut cpu: usize,
     mut pin: impl FnMut(usize) -> Result<(), SysError>,
     mut allowed: impl FnMut() -> Result<Vec<usize>, SysError>,
+    mut sleep: impl FnMut(Duration),
 ) -> Result<usize, SysError> {
-    const TRIES: usize = 16;
+    const TRIES: u32 = 1000;
     let mut tries = 1;
     loop {
         match pin(cpu) {
             Ok(()) => return Ok(cpu),
             Err(e) if e.errno != libc::EINVAL || tries == TRIES => return Err(e),
-            Err(_) => cpu = allowed()?.first().copied().unwrap_or(cpu),
+            Err(_) if tries > 1 => sleep(Duration::from_millis(1)),
+            Err(_) => {}
         }
+        cpu = allowed()?.first().copied().unwrap_or(cpu);
         tries += 1;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     fn offline() -> SysError {
@@ -78,23 +86,28 @@ mod tests {
         // CPU 3 has gone offline since we asked; 1 and 2 are there.
         let online = [1, 2];
         let pin = |cpu| if online.contains(&cpu) { Ok(()) } else { Err(offline()) };
-        assert_eq!(settle_by(3, pin, || Ok(online.to_vec())), Ok(1));
-        assert_eq!(settle_by(2, pin, || panic!("not asked again")), Ok(2));
+        let at_once = |_| panic!("nothing to wait for");
+        assert_eq!(settle_by(3, pin, || Ok(online.to_vec()), at_once), Ok(1));
+        assert_eq!(settle_by(2, pin, || panic!("not asked again"), at_once), Ok(2));
+    }
+
+    #[test]
+    fn a_mask_that_lags_behind_its_cpuset_is_waited_for() {
+        // We are told of CPU 0 until 50 ms have passed; the cpuset has only CPU 1 already.
+        let waited = Cell::new(Duration::ZERO);
+        let told = || Ok(vec![usize::from(waited.get() >= Duration::from_millis(50))]);
+        let pin = |cpu| if cpu == 1 { Ok(()) } else { Err(offline()) };
+        assert_eq!(settle_by(0, pin, told, |time| waited.set(waited.get() + time)), Ok(1));
     }
 
     #[test]
     fn it_gives_up_in_the_end_and_on_any_other_error() {
-        let mut asked = 0;
-        let never = settle_by(
-            0,
-            |_| Err(offline()),
-            || {
-                asked += 1;
-                Ok(vec![0])
-            },
-        );
-        assert_eq!((never, asked), (Err(offline()), 15));
+        let mut waited = Duration::ZERO;
+        let never = settle_by(0, |_| Err(offline()), || Ok(vec![0]), |time| waited += time);
+        assert_eq!(never, Err(offline()));
+        assert!((900..=1000).contains(&waited.as_millis()), "{waited:?}");
         let forbidden = SysError::new("sched_setaffinity", libc::EPERM);
-        assert_eq!(settle_by(0, |_| Err(forbidden.clone()), || Ok(vec![1])), Err(forbidden));
+        let no_wait = |_| panic!("nothing to wait for");
+        assert_eq!(settle_by(0, |_| Err(forbidden.clone()), || Ok(vec![1]), no_wait), Err(forbidden));
     }
 }

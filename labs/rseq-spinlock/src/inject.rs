@@ -127,7 +127,7 @@ pub fn inject(subject: Subject, armed: bool, event: Event) -> Result<Vec<Round>,
         }
     })?;
     if event == Event::Migration {
-        cpus::pin(child.0, cpus::allowed()?[0])?;
+        cpus::settle(child.0, cpus::allowed()?[0])?;
     }
     (0..points.len()).map(|i| round(&child, &entries, &points, i, event, there)).collect()
 }
@@ -221,12 +221,15 @@ fn peek(pid: Pid, word: &AtomicU32) -> Result<u32, SysError> {
     Ok(ptrace::read(pid, at).map_err(SysError::nix("PTRACE_PEEKDATA"))? as u32)
 }
 
-/// From the CPU that the child is pinned to, to the next.
+/// From the CPU that the child is pinned to, to another.
 fn migrate(pid: Pid) -> Result<(), InjectError> {
-    let cpus = cpus::allowed()?;
-    if cpus.len() < 2 {
-        return Err(InjectError::OneCpu);
+    let now = cpus::of(pid)?.first().copied();
+    for other in cpus::allowed()?.into_iter().filter(|&cpu| Some(cpu) != now) {
+        match cpus::pin(pid, other) {
+            // A cpuset that has changed meanwhile forbids it.
+            Err(e) if e.errno == libc::EINVAL => {}
+            done => return Ok(done?),
+        }
     }
-    let now = cpus.iter().position(|&c| cpus::of(pid).is_ok_and(|of| of.contains(&c))).unwrap_or(0);
-    Ok(cpus::pin(pid, cpus[(now + 1) % cpus.len()])?)
+    Err(InjectError::OneCpu)
 }

@@ -73,7 +73,7 @@ pub struct Actor {
 impl Actor {
     /// To its CPU, or to another if that is not to be had any more.
     fn settle(&mut self) -> Result<(), SysError> {
-        self.cpu = cpus::settle(self.cpu)?;
+        self.cpu = cpus::settle(cpus::ME, self.cpu)?;
         Ok(())
     }
 }
