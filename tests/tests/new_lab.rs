@@ -36,6 +36,7 @@ fn made_and_listed(copy: &Path, name: &str) {
     assert_eq!(ran(xtask(copy, &["tidy"])).1, tidy_before);
     let chapter = format!("labs/{name}.md");
     assert!(fs::read_to_string(copy.join("docs/SUMMARY.md")).unwrap().contains(&chapter));
+    assert!(fs::read_to_string(copy.join("README.md")).unwrap().contains(&format!("[{name}](labs/{name})")));
 }
 
 fn runs_and_passes(copy: &Path, name: &str) {

@@ -57,16 +57,20 @@ fn docs() -> PathBuf {
     paths::root().join("docs")
 }
 
-/// The generated files: name in docs/, and text.
-fn generated() -> anyhow::Result<[(&'static str, String); 2]> {
+/// The generated files: name, and text.
+fn generated() -> anyhow::Result<[(&'static str, String); 3]> {
     let labs = labs::all()?;
-    Ok([("SUMMARY.md", summary(&labs)?), ("topics.md", topic_index(&labs, &topics()?))])
+    Ok([
+        ("docs/SUMMARY.md", summary(&labs)?),
+        ("docs/topics.md", topic_index(&labs, &topics()?)),
+        ("README.md", readme(&labs)?),
+    ])
 }
 
 /// Writes the generated files.
 pub(crate) fn generate() -> anyhow::Result<()> {
     for (name, text) in generated()? {
-        let path = docs().join(name);
+        let path = paths::root().join(name);
         if fs::read_to_string(&path).ok().as_ref() != Some(&text) {
             fs::write(&path, text).with_context(|| paths::shown(&path))?;
         }
@@ -77,8 +81,8 @@ pub(crate) fn generate() -> anyhow::Result<()> {
 /// Fails if a generated file is not what it would be now.
 pub(crate) fn check_generated() -> anyhow::Result<()> {
     for (name, text) in generated()? {
-        if fs::read_to_string(docs().join(name)).ok().as_ref() != Some(&text) {
-            bail!("docs/{name} is stale\n  fix: cargo xtask book, and commit it");
+        if fs::read_to_string(paths::root().join(name)).ok().as_ref() != Some(&text) {
+            bail!("{name} is stale\n  fix: cargo xtask book, and commit it");
         }
     }
     Ok(())
@@ -122,6 +126,29 @@ fn summary(labs: &[Lab]) -> anyhow::Result<String> {
         }
     }
     Ok(text + "\n---\n\n- [Topics](topics.md)\n")
+}
+
+/// The README with its table of labs as it should be.
+fn readme(labs: &[Lab]) -> anyhow::Result<String> {
+    let text = fs::read_to_string(paths::root().join("README.md")).context("README.md")?;
+    let mut table = "| lab | asks | minutes | needs |\n| --- | --- | ---: | --- |\n".to_owned();
+    for Lab { name, meta, .. } in labs {
+        let needs = if meta.needs.is_empty() { "-".to_owned() } else { meta.needs.join(", ") };
+        writeln!(table, "| [{name}](labs/{name}) | {} | {} | {needs} |", meta.question, meta.minutes)?;
+    }
+    between(
+        &text,
+        "<!-- labs: made by `cargo xtask book` from their manifests -->",
+        "<!-- end of labs -->",
+        &table,
+    )
+}
+
+/// The README's text with what is between two of its lines replaced.
+pub(crate) fn between(text: &str, begin: &str, end: &str, table: &str) -> anyhow::Result<String> {
+    let parts = text.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
+    let (before, after) = parts.with_context(|| format!("README.md has no lines {begin} and {end}"))?;
+    Ok(format!("{before}{begin}\n\n{table}\n{end}{after}"))
 }
 
 fn topic_index(labs: &[Lab], topics: &[Topic]) -> String {
@@ -261,6 +288,14 @@ fn anchor(heading: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_is_between_the_marks_is_replaced() {
+        let new = between("a\n<1>\nold\n<2>\nb\n", "<1>", "<2>", "new\n").unwrap();
+        assert_eq!(new, "a\n<1>\n\nnew\n\n<2>\nb\n");
+        assert_eq!(between(&new, "<1>", "<2>", "new\n").unwrap(), new);
+        assert!(between("no marks", "<1>", "<2>", "x").is_err());
+    }
 
     #[test]
     fn links_outside_code_are_found() {

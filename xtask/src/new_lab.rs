@@ -51,7 +51,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<u8> {
     add_to_changelog(&root.join("CHANGELOG.md"), name)?;
     book::generate()?;
     report::print(&format!(
-        "made labs/{name} and docs/labs/{name}.md; the CHANGELOG and the book's contents name them\n\n  \
+        "made labs/{name} and docs/labs/{name}.md; the README, the CHANGELOG and the book name them\n\n  \
          cargo xtask run {name}\n  cargo test -p {name}\n  cargo xtask tidy\n\n\
          next: say in labs/{name}/Cargo.toml what it asks and needs, in src/lib.rs how it works\n"
     ))?;

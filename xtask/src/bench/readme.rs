@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use benches::record::{Lab, Outcome, Record, ratio_words};
 use kit::stats::figure;
 
-use crate::{paths, report};
+use crate::{book, paths, report};
 
 const BEGIN: &str = "<!-- figures: made by `cargo xtask bench --readme` from benches/record -->";
 const END: &str = "<!-- end of figures -->";
@@ -37,16 +37,8 @@ pub(super) fn check(records: &Path) -> anyhow::Result<()> {
 fn both(records: &Path, path: &Path) -> anyhow::Result<(String, String)> {
     let old = std::fs::read_to_string(path).context("README.md")?;
     let record = super::current(records)?;
-    let new = replace(&old, &table(&record))
-        .with_context(|| format!("README.md has no lines {BEGIN} and {END}"))?;
+    let new = book::between(&old, BEGIN, END, &table(&record))?;
     Ok((old, new))
-}
-
-/// `text` with what is between the two lines replaced.
-fn replace(text: &str, table: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{table}\n{END}{after}"))
 }
 
 fn table(record: &Record) -> String {
@@ -94,18 +86,4 @@ fn line(lab: &str, outcome: &Outcome) -> String {
 /// Text that does not end a table's cell.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_is_between_the_marks_is_replaced() {
-        let text = format!("a\n{BEGIN}\nold\n{END}\nb\n");
-        let new = replace(&text, "new\n").unwrap();
-        assert_eq!(new, format!("a\n{BEGIN}\n\nnew\n\n{END}\nb\n"));
-        assert_eq!(replace(&new, "new\n"), Some(new));
-        assert_eq!(replace("no marks", "x"), None);
-    }
 }
