@@ -41,7 +41,7 @@ pub struct Watchdog {
     _disarm: Sender<()>,
 }
 
-/// Arms a [`Watchdog`] for the calling test.
+/// Arms a [`Watchdog`] for the calling test: many times what it takes on a busy machine, as only a hang is to end it.
 #[must_use = "the watchdog is disarmed when dropped"]
 pub fn watchdog(seconds: u64) -> Watchdog {
     watchdog_that_says(seconds, |_| ())

@@ -8,7 +8,7 @@ use kit::testing::watchdog;
 
 #[test]
 fn every_name_has_its_finding_and_nothing_is_left() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     let names: Vec<_> = probe::all().iter().map(|f| f.name).collect();
     assert_eq!(names[..names.len() - 1], NAMES);
     assert_eq!(names.last(), Some(&NOISE));

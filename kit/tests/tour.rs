@@ -29,7 +29,7 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn narration_is_at_most_80_columns_and_plain_when_piped() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     for (args, width) in [(&[][..], 80), (&["--big"][..], 60)] {
         let out = run(args);
         assert_eq!(out.status.code(), Some(0));
@@ -44,7 +44,7 @@ fn narration_is_at_most_80_columns_and_plain_when_piped() {
 
 #[test]
 fn json_is_one_document_and_the_narration_goes_to_stderr() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let out = run(&["--json"]);
     let run: Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(run["schema"], 1);
@@ -62,7 +62,7 @@ fn json_is_one_document_and_the_narration_goes_to_stderr() {
 
 #[test]
 fn exit_codes_tell_what_happened() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let cases: [(&[&str], i32, &str); 8] = [
         (&[], 0, ""),
         (&["--help"], 0, ""),
@@ -85,7 +85,7 @@ fn exit_codes_tell_what_happened() {
 
 #[test]
 fn json_of_a_run_that_failed_is_still_one_document() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let out = run(&["--json", "--error", "sys"]);
     let run: Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(run["ok"], false);
@@ -94,7 +94,7 @@ fn json_of_a_run_that_failed_is_still_one_document() {
 
 #[test]
 fn a_saved_run_replays_to_the_same_telling_and_says_that_it_is_recorded() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let dir = tempfile::tempdir().unwrap();
     let saved = dir.path().join("run.json");
     let saved = saved.to_str().unwrap();
@@ -120,7 +120,7 @@ fn a_saved_run_replays_to_the_same_telling_and_says_that_it_is_recorded() {
 
 #[test]
 fn a_bad_recording_is_refused_with_its_reason() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &[u8]| {
         let path = dir.path().join(name);
@@ -153,7 +153,7 @@ fn a_bad_recording_is_refused_with_its_reason() {
 
 #[test]
 fn a_closed_pipe_is_success_and_a_full_disk_is_not() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let mut child = tour().args(["--lines", "5000"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut first = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
@@ -175,7 +175,7 @@ fn a_closed_pipe_is_success_and_a_full_disk_is_not() {
 
 #[test]
 fn a_file_that_cannot_be_written_leaves_the_old_one() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("gone/run.json");
     let out = run(&["--save", path.to_str().unwrap()]);
@@ -187,7 +187,7 @@ fn a_file_that_cannot_be_written_leaves_the_old_one() {
 
 #[test]
 fn help_fits_and_a_link_stays_a_link() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let help = text(&run(&["--help"]).stdout);
     assert!(help.lines().all(|l| l.chars().count() <= 80), "{help}");
 
@@ -202,7 +202,7 @@ fn help_fits_and_a_link_stays_a_link() {
 
 #[test]
 fn step_mode_asks_and_tells_how_many_guesses_were_right() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let mut child = tour().arg("--step").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"b\n\n\n\n").unwrap();
     let out = child.wait_with_output().unwrap();
@@ -225,7 +225,7 @@ fn step_mode_asks_and_tells_how_many_guesses_were_right() {
 
 #[test]
 fn ctrl_c_cleans_up_and_exits_with_130() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let dir = tempfile::tempdir().unwrap();
     for signal in [nix::sys::signal::SIGINT, nix::sys::signal::SIGTERM, nix::sys::signal::SIGHUP] {
         let made = dir.path().join(signal.as_str());
@@ -247,7 +247,7 @@ fn ctrl_c_cleans_up_and_exits_with_130() {
 
 #[test]
 fn the_report_is_one_file_without_script() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("report.html");
     assert_eq!(run(&["--report", path.to_str().unwrap()]).status.code(), Some(0));

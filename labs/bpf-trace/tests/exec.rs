@@ -93,7 +93,7 @@ fn none_of_ten_thousand_processes_is_missed() {
 
 #[test]
 fn arguments_are_whole_or_marked_as_cut() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     // The buffer holds 16384 bytes: "/bin/true", NUL, the argument, NUL.
     for (len, cut) in [(0, 0), (1, 0), (4096, 0), (16373, 0), (16374, 1), (100_000, 83_627)] {
@@ -111,7 +111,7 @@ fn arguments_are_whole_or_marked_as_cut() {
 
 #[test]
 fn odd_bytes_come_as_they_are() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     let odd: Vec<Vec<u8>> = vec![
         (1..=255).collect(),
@@ -131,7 +131,7 @@ fn odd_bytes_come_as_they_are() {
 
 #[test]
 fn endings_and_parents_are_right() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     let script = "(exit 3) ; /bin/sh -c 'kill -9 $$' ; /bin/sh -c 'kill -TERM $$'; (/bin/sh -c 'exit 255'; exit 1); \
                   ./no-such-program; exec /bin/sh -c 'exit 42'";
@@ -166,7 +166,7 @@ fn is_exec(e: &Event) -> bool {
 
 #[test]
 fn only_failures_means_no_others() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     let o = Options { failed: true, ..Options::default() };
     let t = traced(&o, &["sh", "-c", "true; /bin/true; (exit 7); /no/such/thing; exit 0"]);
@@ -179,7 +179,7 @@ fn only_failures_means_no_others() {
 
 #[test]
 fn a_process_has_a_number_inside_its_namespace_and_one_outside() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     let probe = std::process::Command::new("unshare").args(["--pid", "--fork", "true"]).status();
     if !probe.is_ok_and(|s| s.success()) {
@@ -205,7 +205,7 @@ fn a_process_has_a_number_inside_its_namespace_and_one_outside() {
 
 #[test]
 fn a_process_ends_once_whoever_of_its_threads_is_last() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     if std::process::Command::new("python3").args(["-c", ""]).status().is_err() {
         kit::skip!("python3", "the program with threads is written in it");
@@ -226,7 +226,7 @@ fn a_process_ends_once_whoever_of_its_threads_is_last() {
 
 #[test]
 fn a_full_ring_is_told() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     let filter = Filter { follow: true, ..Filter::default() };
     let mut view = Exec::start(&Options { filter, ring: 4096, ..Options::default() }).unwrap();

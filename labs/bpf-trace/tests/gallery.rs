@@ -13,7 +13,7 @@ fn has_bpf() -> bool {
 
 #[test]
 fn each_exhibit_is_refused_for_its_reason_and_the_mended_one_taken() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     if !has_bpf() {
         kit::skip!("bpf.raw_tp", "cannot load a program here");
     }
@@ -32,7 +32,7 @@ fn each_exhibit_is_refused_for_its_reason_and_the_mended_one_taken() {
 
 #[test]
 fn the_line_at_fault_is_the_one_that_is_wrong() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     if !has_bpf() {
         kit::skip!("bpf.raw_tp", "cannot load a program here");
     }
@@ -54,7 +54,7 @@ fn the_line_at_fault_is_the_one_that_is_wrong() {
 
 #[test]
 fn rights_are_given_up_by_one_thread_only() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     if !has_bpf() {
         kit::skip!("bpf.raw_tp", "cannot load a program here");
     }
@@ -70,7 +70,7 @@ fn rights_are_given_up_by_one_thread_only() {
 
 #[test]
 fn the_command_line_shows_one_or_all() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     if !has_bpf() {
         kit::skip!("bpf.raw_tp", "cannot load a program here");
     }

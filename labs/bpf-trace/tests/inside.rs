@@ -64,7 +64,7 @@ fn the_disassembler_reads_every_object_as_llvm_does() {
 
 #[test]
 fn the_code_is_what_bpftool_dumps() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     if !has_bpf() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }
@@ -98,7 +98,7 @@ fn the_code_is_what_bpftool_dumps() {
 
 #[test]
 fn machine_code_is_cut_where_objdump_cuts_it() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     if !has_bpf() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }
@@ -127,7 +127,7 @@ fn machine_code_is_cut_where_objdump_cuts_it() {
 
 #[test]
 fn what_the_verifier_knew_of_the_counter() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     if !has_bpf() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }
@@ -143,7 +143,7 @@ fn what_the_verifier_knew_of_the_counter() {
 
 #[test]
 fn a_thousand_test_runs_are_a_thousand_counts_from_several_threads_too() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     if !has_bpf() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }
@@ -165,7 +165,7 @@ fn a_thousand_test_runs_are_a_thousand_counts_from_several_threads_too() {
 
 #[test]
 fn nothing_is_left_when_it_has_been_looked_at() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     if !has_bpf() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }
@@ -179,7 +179,7 @@ fn nothing_is_left_when_it_has_been_looked_at() {
 /// Loading is the longer part of a trace's start, and grows with what the verifier has to walk through.
 #[test]
 fn no_program_of_a_view_keeps_the_verifier_long() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     if !has_bpf() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }
@@ -195,7 +195,7 @@ fn no_program_of_a_view_keeps_the_verifier_long() {
 
 #[test]
 fn the_command_line_shows_any_program_and_says_which_there_are() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     if !has_bpf() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }

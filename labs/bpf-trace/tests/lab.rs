@@ -22,7 +22,7 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn the_lesson_holds_all_its_checks() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     needs_bpf!();
     let out = lab(&["--quick", "--json"]);
     let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
@@ -38,7 +38,7 @@ fn the_lesson_holds_all_its_checks() {
 
 #[test]
 fn a_command_is_traced_and_its_output_is_its_own() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     let out = lab(&["syscalls", "--json", "--", "sh", "-c", "exit 3"]);
     let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
@@ -49,7 +49,7 @@ fn a_command_is_traced_and_its_output_is_its_own() {
 
 #[test]
 fn what_cannot_be_is_said_with_what_can() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     let cases: [(&[&str], &str); 10] = [
         (&["nothing"], "no view \"nothing\""),
         (&["syscalls", "--syscall", "opanat"], "did you mean openat"),
@@ -80,7 +80,7 @@ fn what_cannot_be_is_said_with_what_can() {
 
 #[test]
 fn without_rights_it_says_which_are_missing() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     let out = if nix::unistd::geteuid().is_root() {
         if Command::new("setpriv").arg("--version").output().is_err() {
             kit::skip!("setpriv", "not installed");
@@ -138,7 +138,7 @@ fn gone(ids: &[u32]) -> bool {
 
 #[test]
 fn nothing_is_left_after_ctrl_c_and_the_result_is_told() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     needs_bpf!();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let (mut child, ids) = endless(&[]);
@@ -154,7 +154,7 @@ fn nothing_is_left_after_ctrl_c_and_the_result_is_told() {
 
 #[test]
 fn nothing_is_left_after_sigkill() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     let (mut child, ids) = endless(&["--latency"]);
     child.kill().unwrap();
@@ -164,7 +164,7 @@ fn nothing_is_left_after_sigkill() {
 
 #[test]
 fn a_reader_that_went_away_is_no_failure_and_a_full_disk_is_one() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     let mut child = Command::new(program())
         .args(["syscalls", "--duration", "1"])
@@ -185,7 +185,7 @@ fn a_reader_that_went_away_is_no_failure_and_a_full_disk_is_one() {
 
 #[test]
 fn a_traced_process_ends_the_trace_with_it() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     let mut traced = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
     let (child, _) = endless(&["--pid", &traced.id().to_string()]);
@@ -198,7 +198,7 @@ fn a_traced_process_ends_the_trace_with_it() {
 
 #[test]
 fn a_page_and_a_recording_have_the_begin_of_what_is_streamed() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     let folder = tempfile::tempdir().unwrap();
     let [page, saved] = ["page.html", "saved.json"].map(|f| folder.path().join(f).display().to_string());

@@ -39,7 +39,7 @@ fn json(out: &Output) -> (Vec<serde_json::Value>, serde_json::Value) {
 
 #[test]
 fn a_process_is_singled_out_by_its_number_in_the_tracers_namespace() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     needs_namespaces!();
     // Busy with umask(2), which nobody else calls all the time; the other one with chdir(2).
     let busy = "sh -c 'while :; do umask; done' >/dev/null & busy=$!; sh -c 'while :; do cd /; done' &";
@@ -59,7 +59,7 @@ fn a_process_is_singled_out_by_its_number_in_the_tracers_namespace() {
 
 #[test]
 fn events_tell_the_number_that_the_process_itself_knows() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_namespaces!();
     let out =
         inside("$LAB open --json --failed -- sh -c 'cat /no/such/$$; exec cat /no/such/$$' 2>/dev/null");
@@ -79,7 +79,7 @@ fn events_tell_the_number_that_the_process_itself_knows() {
 
 #[test]
 fn who_is_outside_has_no_number_here() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_namespaces!();
     let mut outside = Command::new("sh")
         .args(["-c", "while :; do true </no/such/outside; done"])
@@ -98,7 +98,7 @@ fn who_is_outside_has_no_number_here() {
 
 #[test]
 fn functions_have_names_in_a_container_whose_files_are_not_ours() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     needs_namespaces!();
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

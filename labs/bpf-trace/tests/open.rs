@@ -149,7 +149,7 @@ fn in_order(word: &str) -> String {
 
 #[test]
 fn strace_sees_the_same_in_the_same_run() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     needs_bpf!();
     if !has("strace") {
         kit::skip!("strace", "nothing to compare with");
@@ -178,7 +178,7 @@ fn strace_sees_the_same_in_the_same_run() {
 
 #[test]
 fn each_of_the_four_calls_is_decoded() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     if !has("perl") {
         kit::skip!("perl", "the calls are made by it");
@@ -227,7 +227,7 @@ fn each_of_the_four_calls_is_decoded() {
 
 #[test]
 fn a_folder_is_named_across_mounts_and_below_a_root() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     let folder = Folder::new("mounts");
     let probe = Command::new("unshare").args(["--mount", "true"]).status();
@@ -259,7 +259,7 @@ fn a_folder_is_named_across_mounts_and_below_a_root() {
 
 #[test]
 fn paths_are_whole_whatever_is_in_them() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     let odd: Vec<u8> = (1..=255).filter(|b| *b != b'/').collect();
     let longest = [&b"/"[..], &b"./".repeat(2045), b"nope"].concat();
@@ -282,7 +282,7 @@ fn paths_are_whole_whatever_is_in_them() {
 
 #[test]
 fn exactly_what_was_opened_is_told_of_each_thread() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     let (events, lost) = traced(&Options::default(), &workload::opener(common::program(), 3, 5000));
     assert_eq!(lost, Lost::default());
@@ -324,7 +324,7 @@ fn of_a_million_none_is_missed_or_it_is_said() {
 
 #[test]
 fn a_full_ring_is_told() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     let filter = Filter { follow: true, ..Filter::default() };
     let mut view = Opens::start(&Options { filter, failed: true, ring: 4096, ..Options::default() }).unwrap();
@@ -341,7 +341,7 @@ fn a_full_ring_is_told() {
 
 #[test]
 fn only_failures_and_only_slow_ones() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     let folder = Folder::new("slow");
     let d = folder.path();
@@ -371,7 +371,7 @@ fn lab(options: &str, redirect: &str) -> (i32, String, String) {
 
 #[test]
 fn a_line_of_json_an_event_and_the_document_last() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     let (code, out, err) = lab("open --failed --json", "");
     assert_eq!(code, 0, "{err}");
@@ -390,7 +390,7 @@ fn a_line_of_json_an_event_and_the_document_last() {
 
 #[test]
 fn a_reader_that_leaves_is_success_and_a_full_disk_is_not() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     for view in ["open", "open --json"] {
         let (code, out, err) = lab(view, "| head -n 1");
@@ -403,7 +403,7 @@ fn a_reader_that_leaves_is_success_and_a_full_disk_is_not() {
 
 #[test]
 fn a_narrow_terminal_folds_lines() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     if !has("script") {
         kit::skip!("script", "no terminal to show it on");

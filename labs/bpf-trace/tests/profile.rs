@@ -114,7 +114,7 @@ fn sampled(mut program: Program, frequency: u64) -> (Vec<Stack>, Profile, Progra
 
 #[test]
 fn bpftrace_finds_the_same_function() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     if !has_bpf() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }
@@ -166,7 +166,7 @@ fn weight(stacks: &[Stack], wanted: impl Fn(&Stack) -> bool) -> u64 {
 
 #[test]
 fn a_busy_function_is_found_with_its_callers() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     if !has_bpf() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }
@@ -190,7 +190,7 @@ fn a_busy_function_is_found_with_its_callers() {
 
 #[test]
 fn names_of_what_is_gone_deleted_or_stripped() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     if !has_bpf() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }
@@ -228,7 +228,7 @@ fn in_nap(row: &offcpu::Row) -> bool {
 
 #[test]
 fn a_sleeper_is_found_where_it_sleeps() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     if !has_bpf() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }
@@ -272,7 +272,7 @@ fn a_sleeper_is_found_where_it_sleeps() {
 
 #[test]
 fn bounds_leave_out_what_is_outside() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     if !has_bpf() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }

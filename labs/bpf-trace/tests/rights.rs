@@ -46,7 +46,7 @@ fn said(out: &Output) -> String {
 
 #[test]
 fn each_attach_point_counts_or_says_why_not() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     if !works("bpf.raw_tp") {
         kit::skip!("bpf.raw_tp", "cannot load a program here");
     }
@@ -74,7 +74,7 @@ fn each_attach_point_counts_or_says_why_not() {
 
 #[test]
 fn costs_are_measured_for_each_that_is_asked_for() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     if !works("bpf.raw_tp") {
         kit::skip!("bpf.raw_tp", "cannot load a program here");
     }
@@ -89,7 +89,7 @@ fn costs_are_measured_for_each_that_is_asked_for() {
 
 #[test]
 fn the_kernels_list_has_this_process_and_its_threads_and_child() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     if !works("bpf.tp_btf") {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }
@@ -125,7 +125,7 @@ fn the_kernels_list_has_this_process_and_its_threads_and_child() {
 
 #[test]
 fn a_process_in_a_namespace_of_its_own_has_two_numbers() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     if !works("bpf.tp_btf") || !is_root() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }
@@ -153,7 +153,7 @@ fn a_process_in_a_namespace_of_its_own_has_two_numbers() {
 
 #[test]
 fn without_rights_it_says_which_and_how_to_get_them() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     for arguments in [&["syscalls"][..], &["--inside"], &["--verifier"], &["--attach-points"], &["exec"], &[]]
     {
         let Some(out) = as_nobody("", arguments) else {
@@ -169,7 +169,7 @@ fn without_rights_it_says_which_and_how_to_get_them() {
 
 #[test]
 fn two_capabilities_are_enough() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     if !works("bpf.tp_btf") {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }
@@ -197,7 +197,7 @@ fn two_capabilities_are_enough() {
 
 #[test]
 fn without_the_kernels_types_it_says_so_and_shows_what_needs_none() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     if !is_root() || !works("bpf.raw_tp") {
         kit::skip!("bpf.raw_tp", "takes root, to hide /sys/kernel/btf from a process");
     }

@@ -79,7 +79,7 @@ impl Drop for Shell {
 
 #[test]
 fn a_thread_waits_as_often_as_it_leaves_the_cpu() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     if !has_bpf() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }
@@ -112,7 +112,7 @@ fn a_thread_waits_as_often_as_it_leaves_the_cpu() {
 
 #[test]
 fn two_that_share_a_cpu_wait_for_each_other() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     if !has_bpf() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }
@@ -150,7 +150,7 @@ fn softirqs() -> BTreeMap<String, u64> {
 
 #[test]
 fn softirqs_are_counted_as_in_proc() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     if !has_bpf() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }

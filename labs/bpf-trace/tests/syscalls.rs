@@ -16,7 +16,7 @@ const KNOWN: Known = Known { threads: 4, getppid: 5_000, bad_close: 300, sleeps:
 
 #[test]
 fn exactly_what_each_thread_called_is_counted() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     let o = Options { by: By::Thread, timing: true, ..Options::default() };
     let rows = traced(&o, &KNOWN.command(program()));
@@ -36,7 +36,7 @@ fn exactly_what_each_thread_called_is_counted() {
 
 #[test]
 fn by_process_and_all_together_give_the_same_sums() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     for by in [By::Process, By::Syscall] {
         let rows = traced(&Options { by, ..Options::default() }, &KNOWN.command(program()));
@@ -48,7 +48,7 @@ fn by_process_and_all_together_give_the_same_sums() {
 
 #[test]
 fn each_means_of_attaching_counts_the_same() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     for means in [Means::TpBtf, Means::RawTp, Means::Tracepoint] {
         // What follows a command has only the first means: here the filter is a name, which is a program's file name.
@@ -92,7 +92,7 @@ fn strace(words: &[&str]) -> BTreeMap<String, (u64, u64)> {
 
 #[test]
 fn strace_counts_the_same() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     if Command::new("strace").arg("-V").output().is_err() {
         kit::skip!("strace", "not installed");
@@ -121,7 +121,7 @@ fn strace_counts_the_same() {
 /// Both in the same run: bpftrace starts the workload, and is traced itself.
 #[test]
 fn bpftrace_counts_the_same() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     needs_bpf!();
     // A tracefs of its own, for machines that have none.
     let script = "mount -t tracefs none /sys/kernel/tracing; exec bpftrace -o \"$0\" -e \"$1\" -c \"$2\"";
@@ -169,7 +169,7 @@ fn count_of(counts: &BTreeMap<String, (u64, u64)>, name: &str) -> (u64, u64) {
 
 #[test]
 fn filters_hold() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     let dd = words(&["dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=500", "status=none"]);
     let only = Options { syscall: names::syscall_number("write"), ..Options::default() };
@@ -187,7 +187,7 @@ fn filters_hold() {
 
 #[test]
 fn a_process_a_user_and_a_cgroup_can_be_singled_out() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     if !nix::unistd::geteuid().is_root() {
         kit::skip!("root", "another user's process takes root");
@@ -218,7 +218,7 @@ fn a_process_a_user_and_a_cgroup_can_be_singled_out() {
 
 #[test]
 fn a_cgroup_can_be_singled_out() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     let Some(parent) = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
         .iter()
@@ -250,7 +250,7 @@ fn a_cgroup_can_be_singled_out() {
 
 #[test]
 fn a_full_map_says_how_many_it_dropped() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     let filter = Filter { follow: true, ..Filter::default() };
     let o = Options { filter, by: By::Syscall, entries: 4, ..Options::default() };
@@ -270,7 +270,7 @@ fn a_full_map_says_how_many_it_dropped() {
 
 #[test]
 fn calls_by_the_32_bit_entry_are_told_apart() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     let folder = std::env::temp_dir().join(format!("bpf-trace-compat-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
@@ -293,7 +293,7 @@ fn calls_by_the_32_bit_entry_are_told_apart() {
 
 #[test]
 fn descendants_are_followed_and_nobody_else() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     needs_bpf!();
     let writes = "dd if=/dev/zero of=/dev/null bs=1 count=400 status=none";
     // A child, a grandchild, one in the background that outlives its parent, and a thread pool are all its own.

@@ -63,7 +63,7 @@ fn timed(rows: &[Row]) -> u64 {
 
 #[test]
 fn calls_by_several_threads_of_several_processes_are_counted_exactly() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     let (_folder, path) = program!();
     for (by, rows) in [(By::Process, 2), (By::Thread, 8), (By::Syscall, 1)] {
         let found = counted(&path, "work", &Options { by, ..Options::default() }, &["threads", "5000"]);
@@ -79,7 +79,7 @@ fn calls_by_several_threads_of_several_processes_are_counted_exactly() {
 
 #[test]
 fn calls_in_calls_are_timed_each_by_itself() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     let (_folder, path) = program!("-fno-optimize-sibling-calls");
     let rows = counted(&path, "deeper", &Options::default(), &["deeper", "200", "39"]);
     assert_eq!((calls(&rows), timed(&rows)), (200 * 40, 200 * 40));
@@ -91,7 +91,7 @@ fn calls_in_calls_are_timed_each_by_itself() {
 
 #[test]
 fn a_call_that_does_not_return_takes_no_others_return() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     let (_folder, path) = program!();
     let rows = counted(&path, "jumps", &Options::default(), &["jumps", "1000"]);
     assert_eq!((calls(&rows), timed(&rows)), (1000, 500));
@@ -100,7 +100,7 @@ fn a_call_that_does_not_return_takes_no_others_return() {
 
 #[test]
 fn functions_that_end_by_jumping_to_each_other_all_return_at_once() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     let (_folder, path) = program!();
     let rows = counted(&path, "even", &Options::default(), &["even", "100"]);
     // even(10), odd(9), even(8) … even(0)
@@ -109,7 +109,7 @@ fn functions_that_end_by_jumping_to_each_other_all_return_at_once() {
 
 #[test]
 fn a_known_sleep_is_seen_as_long_as_it_is() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     let (_folder, path) = program!();
     let rows = counted(&path, "slow", &Options::default(), &["slow", "50"]);
     assert_eq!((calls(&rows), timed(&rows)), (50, 50));
@@ -128,7 +128,7 @@ fn a_known_sleep_is_seen_as_long_as_it_is() {
 
 #[test]
 fn only_the_process_that_is_asked_for_is_counted() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     let (_folder, path) = program!();
     let start = || Command::new(&path).args(["line", "700"]).stdin(Stdio::piped()).spawn().unwrap();
     let mut both = [start(), start()];
@@ -151,7 +151,7 @@ fn only_the_process_that_is_asked_for_is_counted() {
 
 #[test]
 fn a_stripped_program_is_said_to_be_and_takes_an_address() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     let (_folder, path) = program!();
     let named = Target::find(&format!("{}:work", path.display()), None).unwrap();
     let stripped = path.with_extension("stripped");
@@ -234,7 +234,7 @@ fn the_command_line_takes_libraries_and_names_of_rust() {
 
 #[test]
 fn names_of_cpp_are_as_they_are_written() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     if !has_uprobes() {
         kit::skip!("bpf.uprobe", "cannot probe a function here");
     }

@@ -34,7 +34,7 @@ fn liar(spoil: fn(u64, &mut Vec<u8>)) -> SocketAddr {
 
 #[test]
 fn a_wrong_echo_is_noticed() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let lies: [fn(u64, &mut Vec<u8>); 4] = [
         |turn, echo| echo[0] ^= u8::from(turn == 7),
         // A byte lost and another invented: the length is right.
@@ -64,7 +64,7 @@ fn a_wrong_echo_is_noticed() {
 
 #[test]
 fn a_server_that_hangs_up_is_noticed() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let listener = TcpListener::bind(any()).unwrap();
     let mut client = Client::connect(load(listener.local_addr().unwrap(), 1, Payload::Fixed(64), 1)).unwrap();
     drop(listener.accept().unwrap());
@@ -74,7 +74,7 @@ fn a_server_that_hangs_up_is_noticed() {
 
 #[test]
 fn an_open_loop_asks_by_its_timetable_and_counts_everything() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     let server = common::start(Spec::EPOLL);
     for arrivals in [Arrivals::Constant(20_000.0), Arrivals::Poisson(20_000.0)] {
         // One connection at a time is hardly enough: requests wait, and the two clocks differ.
@@ -93,7 +93,7 @@ fn an_open_loop_asks_by_its_timetable_and_counts_everything() {
 
 #[test]
 fn a_closed_loop_has_one_clock_only() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let server = common::start(Spec::EPOLL);
     let mut client = Client::connect(load(server.addr, 10, Payload::Fixed(100), 4)).unwrap();
     let report = client.run(Until::Requests(5000)).unwrap();
@@ -103,7 +103,7 @@ fn a_closed_loop_has_one_clock_only() {
 
 #[test]
 fn a_request_costs_epoll_two_calls_and_io_uring_a_share_of_one() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     let calls = |spec: &str| {
         let mut server = spawn(child(spec));
         let mut client = Client::connect(load(server.addr(), 50, Payload::Fixed(64), 1)).unwrap();
@@ -135,7 +135,7 @@ fn json(output: &Output) -> serde_json::Value {
 
 #[test]
 fn a_run_tells_its_metrics() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     let output = lab(&["--json", "--quick"]);
     let run = json(&output);
     assert_eq!((output.status.code(), &run["ok"]), (Some(0), &true.into()), "{run}");
@@ -156,7 +156,7 @@ fn a_run_tells_its_metrics() {
 #[test]
 fn every_view_runs() {
     for view in [&["--knobs"][..], &["--overload"], &["--map"], &["--connections", "3", "--in-process"]] {
-        let _dog = watchdog(60);
+        let _dog = watchdog(180);
         let output = lab(&[&["--json", "--quick"], view].concat());
         let run = json(&output);
         assert_eq!((output.status.code(), &run["ok"]), (Some(0), &true.into()), "{view:?}: {run}");
@@ -165,7 +165,7 @@ fn every_view_runs() {
 
 #[test]
 fn where_io_uring_is_forbidden_the_epoll_half_still_runs() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     let under_strace = |inject: &str, args: &[&str]| {
         let inject = format!("inject=io_uring_setup:{inject}");
         let trace = ["-f", "-qq", "-o", "/dev/null", "-e", "trace=io_uring_setup", "-e", &inject];
@@ -188,7 +188,7 @@ fn where_io_uring_is_forbidden_the_epoll_half_still_runs() {
 
 #[test]
 fn serve_and_connect_are_two_programs() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     let mut server = Command::new(env!("CARGO_BIN_EXE_echo"))
         .args(["--serve", "127.0.0.1:0", "--server", "poll"])
         .stdout(Stdio::piped())
@@ -223,7 +223,7 @@ fn serve_and_connect_are_two_programs() {
 
 #[test]
 fn the_bundled_recordings_replay() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     for name in ["default", "knobs", "map", "overload"] {
         let output = lab(&["--replay", name, "--json"]);
         assert_eq!(output.status.code(), Some(0), "{name}");
@@ -233,7 +233,7 @@ fn the_bundled_recordings_replay() {
 
 #[test]
 fn wrong_options_are_usage_errors() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let wrong: [&[&str]; 12] = [
         &["--no-such-option"],
         &["--server", "nginx"],

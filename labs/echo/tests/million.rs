@@ -7,7 +7,7 @@ use echo::load::{Client, Payload, Until};
 #[test]
 fn a_million_echoes_through_every_server() {
     for spec in common::specs() {
-        let _dog = kit::testing::watchdog(120);
+        let _dog = kit::testing::watchdog(180);
         let server = common::start(spec);
         let load = common::load(server.addr, 500, Payload::Random(200), 16);
         let mut client = Client::connect(load).unwrap();

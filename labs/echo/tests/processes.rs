@@ -26,7 +26,7 @@ fn greet(stream: &mut TcpStream, word: &str) {
 #[test]
 fn out_of_descriptors_it_serves_on_and_later_serves_the_others() {
     for spec in common::specs() {
-        let _dog = kit::testing::watchdog(30);
+        let _dog = kit::testing::watchdog(180);
         let mut server = spawn(child_with_descriptors(&spec.to_string(), 40));
         let mut clients: Vec<TcpStream> = (0..60).map(|_| connect(server.addr())).collect();
         until(|| server.counts().unwrap().paused > 0);
@@ -66,7 +66,7 @@ fn ten_thousand_connections() {
     let stages = Kind::ALL.map(Spec::plain).into_iter().chain([Spec::IO_URING]);
     let here = common::specs();
     for spec in stages.filter(|spec| here.contains(spec)) {
-        let _dog = kit::testing::watchdog(60);
+        let _dog = kit::testing::watchdog(180);
         let mut server = spawn(child(&spec.to_string()));
         let load = common::load(server.addr(), connections, Payload::Random(100), 1);
         let mut client = Client::connect(load).unwrap_or_else(|e| panic!("{spec}: {e}"));
@@ -88,7 +88,7 @@ fn no_descriptor_is_left_when_clients_are_gone() {
         tasks.map(|t| std::fs::read_dir(t.path().join("fd")).map_or(0, Iterator::count)).max().unwrap_or(0)
     };
     for spec in common::specs() {
-        let _dog = kit::testing::watchdog(30);
+        let _dog = kit::testing::watchdog(180);
         let mut server = spawn(child(&spec.to_string()));
         let pid = server.pid().unwrap();
         let before = open(pid);
@@ -125,7 +125,7 @@ fn other_peoples_clients_get_their_echo() {
         let server = common::start(spec);
         let port = server.addr.port().to_string();
         for (program, args) in &clients {
-            let _dog = kit::testing::watchdog(30);
+            let _dog = kit::testing::watchdog(180);
             let args: Vec<String> = args.iter().map(|a| a.replace("PORT", &port)).collect();
             let mut client = Command::new(program)
                 .args(&args)
@@ -157,7 +157,7 @@ fn under_strace(inject: &str, spec: &str) -> Result<Target, kit::SysError> {
 
 #[test]
 fn a_forbidden_or_missing_ring_is_named_and_a_refused_flag_is_replaced() {
-    let _dog = kit::testing::watchdog(30);
+    let _dog = kit::testing::watchdog(180);
     if !has("strace") {
         kit::skip!("strace", "not installed");
     }
@@ -192,7 +192,7 @@ fn counters_agree_with_strace() {
     }
     let folder = tempfile::tempdir().unwrap();
     for spec in common::specs() {
-        let _dog = kit::testing::watchdog(60);
+        let _dog = kit::testing::watchdog(180);
         let log = folder.path().join(spec.to_string());
         let mut command = Command::new("strace");
         command
@@ -231,7 +231,7 @@ fn counters_agree_with_strace() {
 fn a_client_that_ends_its_side_first_still_gets_everything() {
     let data = common::bytes(3 << 20, 12);
     for spec in common::specs() {
-        let _dog = kit::testing::watchdog(30);
+        let _dog = kit::testing::watchdog(180);
         let server = common::start(spec);
         let mut stream = connect(server.addr);
         let mut writer = stream.try_clone().unwrap();

@@ -36,7 +36,7 @@ fn talk(addr: SocketAddr, data: &[u8], cuts: &[usize]) -> Vec<u8> {
 #[test]
 fn any_chunking_comes_back_byte_for_byte() {
     for spec in common::specs() {
-        let _dog = kit::testing::watchdog(60);
+        let _dog = kit::testing::watchdog(180);
         let server = start(spec);
         let chunks = prop::collection::vec(prop_oneof![Just(1usize), 1..100usize, 1..70_000usize], 1..8);
         let mut runner = TestRunner::new(Config { cases: 8, failure_persistence: None, ..Config::default() });
@@ -57,7 +57,7 @@ fn any_chunking_comes_back_byte_for_byte() {
 #[test]
 fn one_byte_at_a_time() {
     for spec in common::specs() {
-        let _dog = kit::testing::watchdog(30);
+        let _dog = kit::testing::watchdog(180);
         let server = start(spec);
         let data = bytes(3000, 3);
         assert_eq!(talk(server.addr, &data, &[1]), data, "{spec}");
@@ -69,7 +69,7 @@ fn one_byte_at_a_time() {
 #[test]
 fn a_message_of_64_mib() {
     for spec in common::specs() {
-        let _dog = kit::testing::watchdog(60);
+        let _dog = kit::testing::watchdog(180);
         let server = start(spec);
         let mut client = Client::connect(common::load(server.addr, 1, Payload::Fixed(64 << 20), 1)).unwrap();
         assert_eq!(client.run(Until::Requests(1)).unwrap().bytes, 64 << 20, "{spec}");
@@ -96,7 +96,7 @@ fn stuff(stream: &mut TcpStream, data: &[u8]) -> usize {
 fn a_client_that_does_not_read_costs_bounded_memory_and_delays_nobody() {
     let data = bytes(64 << 20, 5);
     for spec in common::specs() {
-        let _dog = kit::testing::watchdog(60);
+        let _dog = kit::testing::watchdog(180);
         let server = start(spec);
         let mut slow = connect(server.addr);
         let written = stuff(&mut slow, &data);
@@ -120,7 +120,7 @@ fn a_client_that_does_not_read_costs_bounded_memory_and_delays_nobody() {
 fn many_clients_that_do_not_read_do_not_use_up_the_buffers() {
     let data = bytes(8 << 20, 6);
     for spec in common::specs() {
-        let _dog = kit::testing::watchdog(60);
+        let _dog = kit::testing::watchdog(180);
         let server = start(spec);
         let mut slow: Vec<(TcpStream, usize)> = (0..5)
             .map(|_| connect(server.addr))
@@ -148,7 +148,7 @@ fn reset(stream: TcpStream) {
 fn a_reset_in_the_middle_hurts_nobody_else() {
     let data = bytes(16 << 20, 7);
     for spec in common::specs() {
-        let _dog = kit::testing::watchdog(60);
+        let _dog = kit::testing::watchdog(180);
         let server = start(spec);
         let mut client = Client::connect(common::load(server.addr, 5, Payload::Random(500), 2)).unwrap();
         for round in 0..12u64 {
@@ -173,7 +173,7 @@ fn a_reset_in_the_middle_hurts_nobody_else() {
 fn a_stop_echoes_all_that_has_arrived() {
     let data = bytes(60_000, 8);
     for spec in common::specs() {
-        let _dog = kit::testing::watchdog(60);
+        let _dog = kit::testing::watchdog(180);
         let server = server::start_with_grace(spec, common::any(), Duration::from_secs(50)).unwrap();
         let mut clients: Vec<TcpStream> = (0..20).map(|_| connect(server.addr)).collect();
         for client in &mut clients {
@@ -212,7 +212,7 @@ fn unacknowledged(clients: &[TcpStream]) -> u64 {
 fn a_stop_does_not_wait_for_ever_for_a_client_that_does_not_read() {
     let data = bytes(64 << 20, 9);
     for spec in common::specs() {
-        let _dog = kit::testing::watchdog(30);
+        let _dog = kit::testing::watchdog(180);
         let server = server::start_with_grace(spec, common::any(), Duration::from_millis(50)).unwrap();
         let mut slow = connect(server.addr);
         let written = stuff(&mut slow, &data);
@@ -229,7 +229,7 @@ fn a_stop_does_not_wait_for_ever_for_a_client_that_does_not_read() {
 
 #[test]
 fn several_buffers_leave_by_a_bundle() {
-    let _dog = kit::testing::watchdog(60);
+    let _dog = kit::testing::watchdog(180);
     if let Err(e) = server::uring_usable() {
         kit::skip!("io_uring", "{e}");
     }
@@ -250,7 +250,7 @@ fn several_buffers_leave_by_a_bundle() {
 
 #[test]
 fn receives_that_find_no_buffer_are_armed_again() {
-    let _dog = kit::testing::watchdog(60);
+    let _dog = kit::testing::watchdog(180);
     if let Err(e) = server::uring_usable() {
         kit::skip!("io_uring", "{e}");
     }
@@ -273,7 +273,7 @@ fn receives_that_find_no_buffer_are_armed_again() {
 
 #[test]
 fn nothing_is_lost_when_the_completion_queue_overflows() {
-    let _dog = kit::testing::watchdog(60);
+    let _dog = kit::testing::watchdog(180);
     if let Err(e) = server::uring_usable() {
         kit::skip!("io_uring", "{e}");
     }

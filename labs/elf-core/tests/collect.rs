@@ -25,7 +25,7 @@ fn pattern_at_rest() -> String {
 }
 
 fn collects(way: Way) {
-    let _dog = watchdog(150);
+    let _dog = watchdog(180);
     let feature = if way == Way::Pipe { "core_pattern_writable" } else { "coredump_socket" };
     let before = pattern_at_rest();
     let dir = tempfile::tempdir().unwrap();
@@ -71,7 +71,7 @@ fn by_socket() {
 
 #[test]
 fn the_setting_is_restored_when_the_collector_is_killed() {
-    let _dog = watchdog(150);
+    let _dog = watchdog(180);
     let before = pattern_at_rest();
     for signal in [nix::sys::signal::SIGKILL, nix::sys::signal::SIGINT] {
         let dir = tempfile::tempdir().unwrap();

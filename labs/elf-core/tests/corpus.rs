@@ -17,7 +17,7 @@ fn corpus() -> std::path::PathBuf {
 
 #[test]
 fn every_file_of_the_corpus_is_survived() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     let files: Vec<_> = fs::read_dir(corpus()).unwrap().flatten().map(|e| e.path()).collect();
     assert!(files.len() >= 8, "{}", files.len());
     for file in files {

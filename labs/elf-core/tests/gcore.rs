@@ -20,7 +20,7 @@ fn output(program: &str, arguments: &[&str]) -> Option<String> {
 
 #[test]
 fn a_snapshot_harms_nobody_and_others_can_read_it() {
-    let _dog = watchdog(150);
+    let _dog = watchdog(180);
     let (mut victim, dir) = victim(Crash::Park, 6);
     let path = dir.path().join("snapshot");
     let written = match victim.snapshot(&path) {
@@ -56,7 +56,7 @@ fn a_snapshot_harms_nobody_and_others_can_read_it() {
 
 #[test]
 fn a_writer_killed_midway_harms_nobody() {
-    let _dog = watchdog(150);
+    let _dog = watchdog(180);
     let (mut victim, dir) = victim(Crash::Park, 20);
     for _ in 0..10 {
         let mut writer = Command::new(env!("CARGO_BIN_EXE_elf-core"))
@@ -86,7 +86,7 @@ fn a_writer_killed_midway_harms_nobody() {
 
 #[test]
 fn the_filter_is_honoured() {
-    let _dog = watchdog(90);
+    let _dog = watchdog(180);
     let (victim, dir) = victim(Crash::Park, 0);
     let filter = format!("/proc/{}/coredump_filter", victim.pid());
     let anonymous_in = |name: &str| {
@@ -106,7 +106,7 @@ fn the_filter_is_honoured() {
 
 #[test]
 fn two_snapshots_differ_where_the_process_wrote() {
-    let _dog = watchdog(90);
+    let _dog = watchdog(180);
     let (victim, dir) = victim(Crash::Park, 2);
     let (a, b) = (dir.path().join("a"), dir.path().join("b"));
     if let Err(e) = victim.snapshot(&a) {

@@ -36,7 +36,7 @@ fn sample_file() -> (tempfile::TempDir, String) {
 
 #[test]
 fn the_default_run_checks_itself_and_leaves_nothing() {
-    let _dog = watchdog(150);
+    let _dog = watchdog(180);
     let temporary = tempfile::tempdir().unwrap();
     for crash in ["segv", "abort", "stack-overflow", "div0", "deadlock-kill", "uaf"] {
         let out = json_in(temporary.path(), &["--quick", "--crash", crash]);
@@ -52,7 +52,7 @@ fn the_default_run_checks_itself_and_leaves_nothing() {
 
 #[test]
 fn the_gcore_run_says_so() {
-    let _dog = watchdog(90);
+    let _dog = watchdog(180);
     let out = json(&["--quick", "--by-gcore"]);
     if out["error"].as_str().or(out["ending"]["error"].as_str()).is_some_and(|e| e.contains("EPERM")) {
         kit::skip!("ptrace", "{out}");
@@ -63,7 +63,7 @@ fn the_gcore_run_says_so() {
 
 #[test]
 fn views_of_a_core() {
-    let _dog = watchdog(90);
+    let _dog = watchdog(180);
     let (_dir, path) = sample_file();
     let all = text(&lab(&["--core", &path, "--threads", "--notes", "--maps", "--bt"]));
     for wanted in [
@@ -91,7 +91,7 @@ fn views_of_a_core() {
 
 #[test]
 fn json_of_a_core_has_everything() {
-    let _dog = watchdog(90);
+    let _dog = watchdog(180);
     let (_dir, path) = sample_file();
     let out = json(&["--core", &path]);
     let titles: Vec<&str> =
@@ -115,7 +115,7 @@ fn json_of_a_core_has_everything() {
 
 #[test]
 fn what_is_cut_short_is_shown_as_far_as_it_goes() {
-    let _dog = watchdog(90);
+    let _dog = watchdog(180);
     let (dir, path) = sample_file();
     let cut = dir.path().join("cut");
     fs::write(&cut, &sample()[..6000]).unwrap();
@@ -127,7 +127,7 @@ fn what_is_cut_short_is_shown_as_far_as_it_goes() {
 
 #[test]
 fn exit_codes() {
-    let _dog = watchdog(90);
+    let _dog = watchdog(180);
     let (dir, path) = sample_file();
     assert_eq!(lab(&["--core", &path]).status.code(), Some(0));
     assert_eq!(lab(&["--crash", "nonsense"]).status.code(), Some(2));
@@ -150,7 +150,7 @@ fn replay_of_the_bundled_recording() {
 
 #[test]
 fn no_line_is_wider_than_80() {
-    let _dog = watchdog(150);
+    let _dog = watchdog(180);
     let (_dir, path) = sample_file();
     for arguments in [
         vec!["--quick"],

@@ -60,7 +60,7 @@ fn agrees(path: &Path, k: &Knowledge) {
 
 #[test]
 fn each_crash_is_read_from_the_kernels_core() {
-    let _dog = watchdog(150);
+    let _dog = watchdog(180);
     for crash in
         [Crash::Segv, Crash::Abort, Crash::StackOverflow, Crash::Div0, Crash::DeadlockKill, Crash::Uaf]
     {
@@ -77,7 +77,7 @@ fn each_crash_is_read_from_the_kernels_core() {
 
 #[test]
 fn each_crash_is_read_from_our_own_core() {
-    let _dog = watchdog(150);
+    let _dog = watchdog(180);
     for crash in
         [Crash::Segv, Crash::Abort, Crash::StackOverflow, Crash::Div0, Crash::DeadlockKill, Crash::Uaf]
     {
@@ -93,7 +93,7 @@ fn each_crash_is_read_from_our_own_core() {
 
 #[test]
 fn a_stack_overflow_is_folded() {
-    let _dog = watchdog(150);
+    let _dog = watchdog(180);
     let (victim, dir) = victim(Crash::StackOverflow, 0);
     let crasher = victim.knowledge.crasher;
     let Ok((path, _)) = victim.core(dir.path()) else {
@@ -121,7 +121,7 @@ fn some_core(threads: usize) -> Option<(PathBuf, tempfile::TempDir, Knowledge)> 
 
 #[test]
 fn memory_comes_from_the_file_where_the_core_has_none() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let Some((path, _dir, k)) = some_core(0) else { kit::skip!("core_pattern", "no core") };
     let mut core = Core::open(&path).unwrap();
     let memory = core.memory(&Lookup::default());
@@ -151,7 +151,7 @@ fn memory_comes_from_the_file_where_the_core_has_none() {
 
 #[test]
 fn a_deleted_program_is_said_to_be_deleted() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("gone");
     fs::copy(env!("CARGO_BIN_EXE_elf-core"), &program).unwrap();
@@ -172,7 +172,7 @@ fn a_deleted_program_is_said_to_be_deleted() {
 
 #[test]
 fn readelf_reads_the_same_notes_and_registers() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let Some((path, _dir, _)) = some_core(4) else { kit::skip!("core_pattern", "no core") };
     let Some(text) = output("eu-readelf", &["-n", path.to_str().unwrap()]) else {
         kit::skip!("elfutils", "no eu-readelf")
@@ -217,7 +217,7 @@ fn readelf_reads_the_same_notes_and_registers() {
 
 #[test]
 fn goblin_reads_the_same_headers_and_notes() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let Some((path, _dir, _)) = some_core(2) else { kit::skip!("core_pattern", "no core") };
     let bytes = fs::read(&path).unwrap();
     let core = Core::open(&path).unwrap();
@@ -242,7 +242,7 @@ fn goblin_reads_the_same_headers_and_notes() {
 
 #[test]
 fn lief_reads_the_same_threads_notes_and_mappings() {
-    let _dog = watchdog(150);
+    let _dog = watchdog(180);
     let script = "import sys, lief\n\
         core = lief.ELF.parse(sys.argv[1])\n\
         T = lief.ELF.Note.TYPE\n\

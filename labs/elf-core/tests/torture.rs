@@ -54,7 +54,7 @@ fn the_sample_is_read_whole() {
 
 #[test]
 fn truncated_at_every_structural_boundary() {
-    let _dog = watchdog(90);
+    let _dog = watchdog(180);
     let whole = sample();
     let core = read(whole.clone());
     let mut cuts = vec![0, 3, 15, 16, 63, 64, 65, 119, 120];
@@ -108,7 +108,7 @@ fn not_a_core() {
     let dir = tempfile::tempdir().unwrap();
     let fifo = dir.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     for path in [dir.path(), Path::new("/dev/zero"), &fifo] {
         assert!(matches!(Core::open(path), Err(Error::NotRegular { .. })), "{path:?}");
     }
@@ -130,7 +130,7 @@ fn no_permission() {
 
 #[test]
 fn counts_and_sizes_that_lie() {
-    let _dog = watchdog(90);
+    let _dog = watchdog(180);
     // e_phnum of 65,534, with 56 bytes each, in a file of 20 KiB
     let mut bytes = sample();
     put(&mut bytes, 56, &0xfffe_u16.to_le_bytes());
@@ -292,7 +292,7 @@ fn other_machines() {
 
 #[test]
 fn a_file_that_shrinks_while_it_is_read() {
-    let _dog = watchdog(90);
+    let _dog = watchdog(180);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("core");
     fs::write(&path, sample()).unwrap();
@@ -331,7 +331,7 @@ fn a_search_finds_what_a_naive_one_does() {
 /// A sparse core of 256 GiB, with notes that say they fill it: neither time nor memory follows.
 #[test]
 fn huge_and_sparse() {
-    let _dog = watchdog(90);
+    let _dog = watchdog(180);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("core");
     let size = 256_u64 << 30;
@@ -359,7 +359,7 @@ proptest! {
         near_the_start in prop::collection::vec((0_usize..3000, any::<u8>()), 0..20),
         cut in prop::option::of(any::<prop::sample::Index>()),
     ) {
-        let _dog = watchdog(90);
+        let _dog = watchdog(180);
         let mut bytes = sample();
         let len = bytes.len();
         for (at, value) in changes {
@@ -381,7 +381,7 @@ proptest! {
             0, 1, 4, 8, 0xfff, 0x1000, 0x7fff_ffff, 0xffff_ffff, 1 << 40, i64::MAX as u64, 1 << 63, u64::MAX - 0xfff, u64::MAX - 1, u64::MAX,
         ])), 1..6),
     ) {
-        let _dog = watchdog(90);
+        let _dog = watchdog(180);
         let mut bytes = sample();
         for (at, value) in fields {
             put(&mut bytes, 24 + 8 * at, &value.to_le_bytes());

@@ -139,7 +139,7 @@ fn rust_programs_of_all_kinds_unwind_as_gdb_does() {
 
 #[test]
 fn compressed_line_tables_are_said_to_be_so() {
-    let _dog = watchdog(150);
+    let _dog = watchdog(180);
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("p.c"), "int main(void) { return *(volatile int *)8; }\n").unwrap();
     for (flag, compressed) in [("-gz=zlib", true), ("-gz=none", false)] {
@@ -154,7 +154,7 @@ fn compressed_line_tables_are_said_to_be_so() {
 
 #[test]
 fn a_stripped_program_without_tables_is_walked_by_its_frame_pointers() {
-    let _dog = watchdog(150);
+    let _dog = watchdog(180);
     if let Err(why) = elf_core::catch::kernel_writes_here() {
         kit::skip!("core_pattern", "{why}");
     }
@@ -192,7 +192,7 @@ fn a_stripped_program_without_tables_is_walked_by_its_frame_pointers() {
 
 #[test]
 fn debug_information_is_found_by_build_id() {
-    let _dog = watchdog(150);
+    let _dog = watchdog(180);
     let dir = tempfile::tempdir().unwrap();
     let run = |program: &str, arguments: &[&str]| {
         Command::new(program).args(arguments).current_dir(dir.path()).status().is_ok_and(|s| s.success())

@@ -35,7 +35,7 @@ fn json(output: &Output) -> serde_json::Value {
 
 #[test]
 fn the_default_run_tells_its_metrics_and_checks() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     need_kvm!();
     let output = lab(&["--json"]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
@@ -51,7 +51,7 @@ fn the_default_run_tells_its_metrics_and_checks() {
 
 #[test]
 fn every_view_runs() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     need_kvm!();
     // Generous times: this is about what is shown, and the machine may be busy.
     let views: [&[&str]; 8] = [
@@ -73,7 +73,7 @@ fn every_view_runs() {
 
 #[test]
 fn ring_3_never_leaves_the_machine_by_itself() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     need_kvm!();
     let text = shown(&["--mode", "user", "--timeout", "20000"]);
     let marked = |mark: &str| -> Vec<&str> {
@@ -87,7 +87,7 @@ fn ring_3_never_leaves_the_machine_by_itself() {
 
 #[test]
 fn a_guest_cut_short_is_said_to_be_and_fails() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     need_kvm!();
     // No driver waits for 20 ticks of a millisecond in one.
     let output = lab(&["--devices", "--timeout", "1"]);
@@ -98,7 +98,7 @@ fn a_guest_cut_short_is_said_to_be_and_fails() {
 
 #[test]
 fn options_that_shape_a_run_are_recorded() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     need_kvm!();
     let run = json(&lab(&["--mode", "long", "--single-step", "--timeout", "20000", "--json"]));
     let params = &run["params"];
@@ -108,7 +108,7 @@ fn options_that_shape_a_run_are_recorded() {
 
 #[test]
 fn the_bare_run_tells_what_the_framed_one_does() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     need_kvm!();
     // The figure differs from run to run.
     let without_figures = |text: String| text.replace(|c: char| c.is_ascii_digit(), "");
@@ -119,7 +119,7 @@ fn the_bare_run_tells_what_the_framed_one_does() {
 
 #[test]
 fn a_full_disk_is_a_failure() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     need_kvm!();
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
     let output = Command::new(env!("CARGO_BIN_EXE_kvm-hello")).arg("--quick").stdout(full).output();
@@ -130,7 +130,7 @@ fn a_full_disk_is_a_failure() {
 
 #[test]
 fn a_signal_ends_a_run_that_is_inside_the_guest() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     need_kvm!();
     let mut child = Command::new(env!("CARGO_BIN_EXE_kvm-hello"))
         .args(["--misbehave", "loop", "--timeout", "25000"])
@@ -151,7 +151,7 @@ fn a_signal_ends_a_run_that_is_inside_the_guest() {
 
 #[test]
 fn wrong_options_are_usage_errors() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let wrong: [&[&str]; 14] = [
         &["--timeout", "0"],
         &["--samples", "1"],
@@ -175,7 +175,7 @@ fn wrong_options_are_usage_errors() {
 
 #[test]
 fn the_bundled_recordings_replay() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     for name in ["default", "modes", "exits", "devices", "dirty", "misbehave"] {
         let output = lab(&["--replay", name, "--json"]);
         assert_eq!(output.status.code(), Some(0), "{name}");
@@ -185,7 +185,7 @@ fn the_bundled_recordings_replay() {
 
 #[test]
 fn without_permission_it_says_so_and_exits_4() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let mode = std::fs::metadata("/dev/kvm").map(|m| m.permissions().mode());
     if !mode.is_ok_and(|m| m & 0o006 == 0) || !nix::unistd::geteuid().is_root() {
         skip!("root", "needs root, to run as one who may not open /dev/kvm");

@@ -13,7 +13,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 #[test]
 fn a_timer_that_is_refused_leaves_no_pointer_behind() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     if let Err(e) = Machine::new() {
         skip!("kvm", "{e}");
     }

@@ -32,7 +32,7 @@ macro_rules! need_kvm {
 
 #[test]
 fn every_mode_says_hello_and_computes() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     need_kvm!();
     for mode in Mode::ALL {
         for watch in [Watch::Nothing, Watch::Exits, Watch::Steps] {
@@ -52,7 +52,7 @@ fn every_mode_says_hello_and_computes() {
 
 #[test]
 fn single_steps_follow_the_listing() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     need_kvm!();
     let hello = hello::run(Mode::Long, Watch::Steps, TIMEOUT).expect("the calls work");
     let lines = hello::program_lines(Mode::Long);
@@ -69,7 +69,7 @@ fn single_steps_follow_the_listing() {
 
 #[test]
 fn our_walk_and_kvms_agree() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     need_kvm!();
     let machine = Mode::Long.machine().expect("the calls work");
     let tables = Tables::existing(machine.memory(), kvm_hello::paging::Format::FourLevels);
@@ -87,7 +87,7 @@ fn our_walk_and_kvms_agree() {
 
 #[test]
 fn ring_3_faults_once_and_is_served() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     need_kvm!();
     let hello = hello::run(Mode::User, Watch::Nothing, TIMEOUT).expect("the calls work");
     assert!(hello.said_hello());
@@ -97,7 +97,7 @@ fn ring_3_faults_once_and_is_served() {
 
 #[test]
 fn every_event_of_every_way_arrives() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     need_kvm!();
     for way in Way::ALL {
         let cost = cost::measure(way, 20).unwrap_or_else(|e| panic!("{way:?}: {e}"));
@@ -108,7 +108,7 @@ fn every_event_of_every_way_arrives() {
 
 #[test]
 fn kvm_counts_our_exits() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     need_kvm!();
     let mut machine = Mode::Real.machine().expect("the calls work");
     let stats = match Stats::of_vcpu(&machine) {
@@ -126,7 +126,7 @@ fn kvm_counts_our_exits() {
 
 #[test]
 fn devices_do_their_work() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     need_kvm!();
     let report = devices::run(TIMEOUT).expect("the driver gets through");
     assert_eq!(report.said, format!("{PROMPT}{}", TYPED.to_uppercase()));
@@ -142,7 +142,7 @@ fn devices_do_their_work() {
 
 #[test]
 fn dirty_pages_are_exactly_those_written() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     need_kvm!();
     let predicted = dirty::predicted();
     for method in [Method::Log, Method::Ring] {
@@ -158,7 +158,7 @@ fn dirty_pages_are_exactly_those_written() {
 
 #[test]
 fn clones_share_what_they_do_not_write() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     need_kvm!();
     let mut machine = dirty::booted(Method::Nothing).expect("boots");
     let snapshot = Snapshot::take(&mut machine).expect("freezes");
@@ -184,7 +184,7 @@ fn clones_share_what_they_do_not_write() {
 
 #[test]
 fn no_misbehaviour_hangs_the_host() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     need_kvm!();
     for wrong in Wrong::ALL {
         // Only the loop waits for its time to be up; all others leave by themselves.
@@ -205,7 +205,7 @@ fn looping() -> Machine {
 
 #[test]
 fn two_deadlines_in_one_thread_are_both_kept() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     need_kvm!();
     let soon = Some(Duration::from_millis(5));
     for drop_first in [true, false] {

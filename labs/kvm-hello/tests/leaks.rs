@@ -15,7 +15,7 @@ use kvm_hello::snapshot::{Snapshot, clones};
 
 #[test]
 fn no_descriptor_thread_or_mapping_is_left() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     if let Err(e) = Machine::new() {
         skip!("kvm", "{e}");
     }

@@ -31,7 +31,7 @@ fn checks(doc: &serde_json::Value) -> Vec<&str> {
 
 #[test]
 fn the_default_run_has_its_metrics_and_checks() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     let doc = json(&[]);
     for way in ["fork", "vfork", "posix_spawn", "clone3", "zygote", "std", "std_pre_exec"] {
         for name in [format!("spawn_{way}_us"), format!("return_{way}_us")] {
@@ -48,7 +48,7 @@ fn the_default_run_has_its_metrics_and_checks() {
 
 #[test]
 fn every_view_holds_its_checks() {
-    let _dog = watchdog(90);
+    let _dog = watchdog(180);
     for view in ["--ways", "--wait", "--getfd", "--supervise"] {
         let doc = json(&[view]);
         assert!(checks(&doc).contains(&"no_zombies"), "{view}");
@@ -57,7 +57,7 @@ fn every_view_holds_its_checks() {
 
 #[test]
 fn metrics_are_there_for_each_parent_size() {
-    let _dog = watchdog(90);
+    let _dog = watchdog(180);
     let doc = json(&["--rss"]);
     let mut absent = Vec::new();
     for size in ["10mib", "256mib", "1gib"] {
@@ -80,7 +80,7 @@ fn metrics_are_there_for_each_parent_size() {
 
 #[test]
 fn a_soak_balances() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     let doc = json(&["--supervise", "--soak", "50"]);
     assert_eq!(doc["metrics"]["kills"]["value"], 50.0);
     assert!(checks(&doc).contains(&"soak_balanced"));
@@ -88,7 +88,7 @@ fn a_soak_balances() {
 
 #[test]
 fn mistakes_of_the_user_are_code_2() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let dir = common::scratch();
     let file = dir.path().join("once.toml");
     std::fs::write(&file, "[[service]]\nname = 'a'\nrun = ['true']\nrestart = 'never'").unwrap();
@@ -107,7 +107,7 @@ fn mistakes_of_the_user_are_code_2() {
 
 #[test]
 fn recordings_replay() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     for name in ["default", "ways", "wait", "getfd", "rss", "supervise", "soak"] {
         let out = run(&["--replay", name]);
         assert_eq!(out.status.code(), Some(0), "{name}");
@@ -118,7 +118,7 @@ fn recordings_replay() {
 #[test]
 fn ctrl_c_stops_the_supervisor_and_all_its_services() {
     use std::io::Read as _;
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     let dir = common::scratch();
     let file = dir.path().join("two.toml");
     let services = pidfd_spawn::supervise::soak::services(2);

@@ -14,7 +14,7 @@ use pidfd_spawn::ways::zygote::Zygote;
 
 #[test]
 fn without_free_descriptors_each_way_fails_cleanly() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let _alone = common::alone();
     let zygote = Arc::new(Zygote::start().unwrap());
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();

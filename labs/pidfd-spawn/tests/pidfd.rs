@@ -24,7 +24,7 @@ fn sleeper() -> Child {
 
 #[test]
 fn the_number_hits_an_innocent_and_the_handle_does_not() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let _alone = common::alone();
     for _ in 0..20 {
         let race = match race::run() {
@@ -43,7 +43,7 @@ fn the_number_hits_an_innocent_and_the_handle_does_not() {
 
 #[test]
 fn every_mechanism_reaps_every_child_once_with_its_own_status() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     let _alone = common::alone();
     for mechanism in Mechanism::ALL {
         let spawn = |i: usize| Spawn::new("/bin/sh").arg("-c").arg(format!("exit {}", i % 200)).spawn();
@@ -66,7 +66,7 @@ fn every_mechanism_reaps_every_child_once_with_its_own_status() {
 
 #[test]
 fn the_exit_outlives_the_reaping() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let _alone = common::alone();
     let mut child = Spawn::new("sh").args(["-c", "exit 42"]).spawn().unwrap();
     assert_eq!(child.wait().unwrap().end, End::Exited(42));
@@ -80,7 +80,7 @@ fn the_exit_outlives_the_reaping() {
 
 #[test]
 fn live_info_names_process_parent_and_cgroup() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let _alone = common::alone();
     let child = sleeper();
     let info = match child.pidfd().info() {
@@ -94,7 +94,7 @@ fn live_info_names_process_parent_and_cgroup() {
 
 #[test]
 fn a_descriptor_can_be_taken_from_a_child() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let _alone = common::alone();
     let mut file = tempfile::tempfile().unwrap();
     std::io::Write::write_all(&mut file, b"handed over").unwrap();
@@ -116,7 +116,7 @@ fn a_descriptor_can_be_taken_from_a_child() {
 
 #[test]
 fn inodes_tell_processes_apart_and_handles_together() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let _alone = common::alone();
     let (a, b) = (sleeper(), sleeper());
     let again = PidFd::open(a.pid(), 0).unwrap();
@@ -128,7 +128,7 @@ fn inodes_tell_processes_apart_and_handles_together() {
 
 #[test]
 fn a_thread_has_a_pidfd_too_and_ourselves_need_none() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let _alone = common::alone();
     let (hold, held) = std::sync::mpsc::channel::<()>();
     let (tell, told) = std::sync::mpsc::channel();
@@ -157,7 +157,7 @@ fn a_thread_has_a_pidfd_too_and_ourselves_need_none() {
 
 #[test]
 fn memory_of_a_dying_process_can_be_released_but_not_of_a_healthy_one() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let _alone = common::alone();
     let child = sleeper();
     let e = child.pidfd().release_memory().unwrap_err();
@@ -175,7 +175,7 @@ fn memory_of_a_dying_process_can_be_released_but_not_of_a_healthy_one() {
 
 #[test]
 fn a_child_starts_in_its_cgroup_and_is_killed_with_it() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let make = |way: Way| {
         let name = format!("pidfd-spawn-test-{}-{way}", std::process::id());
         cgroup::own().and_then(|own| Cgroup::create(&own, &name))
@@ -213,7 +213,7 @@ fn refuse_clone3(errno: i32) -> bool {
 
 #[test]
 fn where_clone3_is_refused_another_way_is_taken_and_said() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let _alone = common::alone();
     for (errno, expected) in [(libc::ENOSYS, Way::PosixSpawn), (libc::EPERM, Way::Vfork)] {
         let thread = std::thread::spawn(move || {
@@ -240,7 +240,7 @@ fn where_clone3_is_refused_another_way_is_taken_and_said() {
 
 #[test]
 fn a_pids_limit_refuses_cleanly() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let group =
         std::path::PathBuf::from(format!("/sys/fs/cgroup/pids/pidfd-spawn-test-{}", std::process::id()));
     if let Err(e) = std::fs::create_dir(&group) {
@@ -273,7 +273,7 @@ fn a_pids_limit_refuses_cleanly() {
 
 #[test]
 fn handles_are_closed_on_exec() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let _alone = common::alone();
     let child = sleeper();
     let fd = File::open("/dev/null").unwrap();
@@ -284,7 +284,7 @@ fn handles_are_closed_on_exec() {
 
 #[test]
 fn a_tiny_program_runs_each_way() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     let tiny = pidfd_spawn::tiny::Tiny::exit_0().unwrap();
     common::each_way(|way, base| {
         let mut child = base(Spawn::new(tiny.path())).spawn().unwrap();
@@ -294,14 +294,14 @@ fn a_tiny_program_runs_each_way() {
 
 #[test]
 fn no_descriptor_leaks() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     let _alone = common::alone();
     assert_eq!(pidfd_spawn::leaks::leaked(20), Ok(0));
 }
 
 #[test]
 fn a_server_is_replaced_without_a_refused_client() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let _alone = common::alone();
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_pidfd-spawn"));
     match pidfd_spawn::handover::upgrade(program) {
@@ -318,7 +318,7 @@ fn a_server_is_replaced_without_a_refused_client() {
 
 #[test]
 fn a_core_dump_is_flagged() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let _alone = common::alone();
     let dir = common::scratch();
     let script = "ulimit -c unlimited && kill -ABRT $$";
@@ -331,7 +331,7 @@ fn a_core_dump_is_flagged() {
 
 #[test]
 fn what_is_no_cgroup_is_refused_and_nothing_started() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     common::each_way(|way, base| {
         let root = File::open("/").unwrap();
         let result = base(Spawn::new("true")).cgroup(&root).spawn();
@@ -348,7 +348,7 @@ fn what_is_no_cgroup_is_refused_and_nothing_started() {
 /// Of a removed group there is nothing to join; a write to somebody else's group is not for us.
 #[test]
 fn a_cgroup_that_cannot_be_joined_refuses_cleanly() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let refused =
         |way: Option<Way>, group: &dyn Fn(Spawn<'_>) -> Result<Child, SpawnError>, errno: &[i32]| {
             let spawn = Spawn::new("true");

@@ -30,7 +30,7 @@ fn output(spawn: impl FnOnce(&OwnedFd) -> Result<Child, SpawnError>) -> (String,
 
 #[test]
 fn runs_a_program_and_tells_how_it_ended() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     each_way(|way, base| {
         let mut child = base(Spawn::new("sh").args(["-c", "exit 7"])).spawn().unwrap();
         let exit = child.wait().unwrap();
@@ -44,7 +44,7 @@ fn runs_a_program_and_tells_how_it_ended() {
 
 #[test]
 fn arguments_environment_and_directory_arrive() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     each_way(|way, base| {
         let (text, end) = output(|out| {
             base(Spawn::new("/bin/sh").args(["-c", "echo \"$1|$A|$HOME|$(pwd)\"", "sh", "an arg"]))
@@ -61,7 +61,7 @@ fn arguments_environment_and_directory_arrive() {
 
 #[test]
 fn descriptors_are_mapped_also_in_a_cycle() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     each_way(|way, base| {
         // Files with known contents at numbers a, b, c, which the child gets rotated, and one doubled.
         let files: Vec<File> = (0..3)
@@ -99,7 +99,7 @@ fn open_in_child(base: Base<'_>, nine: &File) -> String {
 
 #[test]
 fn no_descriptor_leaks_while_others_open_and_spawn() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
     let stop = AtomicBool::new(false);
     each_way(|way, base| {
@@ -136,7 +136,7 @@ fn no_descriptor_leaks_while_others_open_and_spawn() {
 /// The control: std's child shows what is looked for.
 #[test]
 fn what_std_lets_through_is_kept_out() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     each_way(|way, base| {
         let inheritable = nix::unistd::dup(File::open("/dev/null").unwrap()).unwrap();
         let number = inheritable.as_raw_fd().to_string();
@@ -152,7 +152,7 @@ fn what_std_lets_through_is_kept_out() {
 
 #[test]
 fn session_group_mask_and_signals() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let mut set = SigSet::empty();
     set.add(Signal::SIGUSR1);
     each_way(|way, base| {
@@ -182,7 +182,7 @@ fn session_group_mask_and_signals() {
 
 #[test]
 fn parent_death_and_ids_work_or_are_refused_by_name() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     each_way(|way, base| {
         match base(Spawn::new("true")).parent_death(Signal::SIGKILL).spawn() {
             Ok(mut child) => assert!(child.wait().unwrap().end.success(), "{way}"),
@@ -220,7 +220,7 @@ fn expect(way: Way, got: Result<Child, SpawnError>, step: Step, errno: i32) {
 
 #[test]
 fn errors_in_the_child_come_back_exactly() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let dir = scratch();
     let file = |name: &str, text: &str, mode: u32| {
         let path = dir.path().join(name);
@@ -264,7 +264,7 @@ fn errors_in_the_child_come_back_exactly() {
 
 #[test]
 fn dropping_a_child_ends_and_reaps_it() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     each_way(|way, base| {
         let child = base(Spawn::new("sleep").arg("1000")).spawn().unwrap();
         let handle = child.pidfd().try_clone().unwrap();

@@ -157,7 +157,7 @@ fn a_killed_guard_leaves_nothing(dir: &tempfile::TempDir) {
 
 #[test]
 fn the_supervisor() {
-    let _dog = watchdog(100);
+    let _dog = watchdog(180);
     let dir = tempfile::tempdir().unwrap();
     demo_shows_every_kind_of_trouble(&dir);
     a_service_that_cannot_start_is_told_and_tried_again(&dir);

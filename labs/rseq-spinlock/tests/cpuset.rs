@@ -81,7 +81,7 @@ fn run(set: &Cpuset, cpus: &[usize], args: &[&str]) {
 
 #[test]
 fn a_changing_cpuset_costs_nothing_but_time() {
-    let _dog = watchdog(120);
+    let _dog = watchdog(180);
     if let Err(e) = Thread::current() {
         kit::skip!("rseq", "{e}");
     }

@@ -17,7 +17,7 @@ fn rounds(subject: Subject, armed: bool, event: Event) -> Result<Vec<Round>, Str
 
 #[test]
 fn an_event_inside_aborts_once_and_nothing_is_lost() {
-    let _dog = kit::testing::watchdog(60);
+    let _dog = kit::testing::watchdog(180);
     for subject in SUBJECTS {
         for event in EVENTS {
             let rounds = match rounds(subject, true, event) {
@@ -38,7 +38,7 @@ fn an_event_inside_aborts_once_and_nothing_is_lost() {
 
 #[test]
 fn without_rseq_the_same_instructions_go_wrong() {
-    let _dog = kit::testing::watchdog(60);
+    let _dog = kit::testing::watchdog(180);
     for subject in SUBJECTS {
         let rounds = match rounds(subject, false, Event::Signal) {
             Ok(rounds) => rounds,
@@ -55,7 +55,7 @@ fn without_rseq_the_same_instructions_go_wrong() {
 /// nowhere else.
 #[test]
 fn the_plain_counter_loses_exactly_two_places() {
-    let _dog = kit::testing::watchdog(60);
+    let _dog = kit::testing::watchdog(180);
     let rounds = match rounds(Subject::CounterAdd, false, Event::Signal) {
         Ok(rounds) => rounds,
         Err(why) => kit::skip!("ptrace", "{why}"),

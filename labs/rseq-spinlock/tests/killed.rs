@@ -19,7 +19,7 @@ use rseq_spinlock::sys::sections::{ByCpu, Try};
 /// By CPU number: concurrency ids are a process's own, so two processes may have the same at the same time.
 #[test]
 fn a_process_killed_inside_has_counted_or_not() {
-    let _dog = kit::testing::watchdog(60);
+    let _dog = kit::testing::watchdog(180);
     if let Err(e) = Thread::current() {
         kit::skip!("rseq", "{e}");
     }

@@ -55,7 +55,7 @@ macro_rules! rseq {
 
 #[test]
 fn the_default_run_counts_and_loses_nothing_by_rseq() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     rseq!();
     let run = view(&[]);
     for metric in ["rseq_inc_ns", "atomic_inc_ns", "local_inc_ns"] {
@@ -68,7 +68,7 @@ fn the_default_run_counts_and_loses_nothing_by_rseq() {
 
 #[test]
 fn every_view_runs() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     rseq!();
     let run = view(&["--locks", "--time", "30"]);
     for lock in
@@ -85,7 +85,7 @@ fn every_view_runs() {
 
 #[test]
 fn each_section_has_an_anatomy() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     rseq!();
     for section in ["counter-add", "list-push", "list-pop", "ring-push", "ring-pop", "lock-take"] {
         let run = view(&["--anatomy", "--section", section]);
@@ -99,7 +99,7 @@ fn each_section_has_an_anatomy() {
 
 #[test]
 fn one_cpu_is_enough() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     rseq!();
     // Children inherit it.
     cpus::pin(cpus::ME, cpus::allowed().expect("affinity")[0]).expect("allowed");
@@ -115,7 +115,7 @@ fn one_cpu_is_enough() {
 /// Someone else confines its threads to one CPU and lets them go, over and over, as a changing cpuset does.
 #[test]
 fn a_changing_affinity_costs_no_increment() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     rseq!();
     let cpus = cpus::allowed().expect("affinity");
     let mut child = command(&["--json", "--quick"])
@@ -150,7 +150,7 @@ fn a_cpu_that_is_not_ours_is_an_error_with_its_number() {
 
 #[test]
 fn without_glibcs_registration_the_lab_makes_its_own() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     rseq!();
     let output = command(&["--quick"])
         .env("GLIBC_TUNABLES", "glibc.pthread.rseq=0")
@@ -163,7 +163,7 @@ fn without_glibcs_registration_the_lab_makes_its_own() {
 
 #[test]
 fn without_rseq_it_says_so_and_what_would_help() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     let mut command = command(&["--quick"]);
     let output = match sys::without(&mut command, libc::SYS_rseq, libc::ENOSYS).output() {
         Ok(output) => output,
@@ -177,7 +177,7 @@ fn without_rseq_it_says_so_and_what_would_help() {
 
 #[test]
 fn without_real_time_priority_the_holder_sleeps_and_it_says_so() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     rseq!();
     let mut command = command(&["--preempt", "--quick"]);
     let output = match sys::without(&mut command, libc::SYS_sched_setscheduler, libc::EPERM).output() {
@@ -193,7 +193,7 @@ fn without_real_time_priority_the_holder_sleeps_and_it_says_so() {
 
 #[test]
 fn the_bundled_recordings_replay() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     for name in ["default", "locks", "preempt", "percpu", "anatomy", "aborts"] {
         let output = lab(&["--replay", name, "--json"]);
         assert_eq!(output.status.code(), Some(0), "{name}");
@@ -203,7 +203,7 @@ fn the_bundled_recordings_replay() {
 
 #[test]
 fn a_wrong_option_is_a_usage_error() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     for args in [
         &["--no-such-option"][..],
         &["--locks", "--preempt"],
@@ -221,7 +221,7 @@ fn a_wrong_option_is_a_usage_error() {
 /// Ctrl-C in the middle leaves no child behind, and says so with its exit code.
 #[test]
 fn an_interrupt_ends_it_at_once() {
-    let _dog = watchdog(60);
+    let _dog = watchdog(180);
     rseq!();
     let mut child = command(&["--locks", "--time", "5000"])
         .stdout(Stdio::piped())

@@ -165,7 +165,7 @@ fn interfere() {
 /// A third thread wakes the second every now and then, which then preempts the first, on the same CPU.
 #[test]
 fn histories_of_two_threads_on_one_cpu_are_linearizable() {
-    let _dog = kit::testing::watchdog(60);
+    let _dog = kit::testing::watchdog(180);
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Err(e) = Thread::current() {
         kit::skip!("rseq", "{e}");
@@ -199,7 +199,7 @@ fn histories_of_two_threads_on_one_cpu_are_linearizable() {
 
 #[test]
 fn histories_of_list_and_ring_are_linearizable() {
-    let _dog = kit::testing::watchdog(30);
+    let _dog = kit::testing::watchdog(180);
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Err(e) = Thread::current() {
         kit::skip!("rseq", "{e}");

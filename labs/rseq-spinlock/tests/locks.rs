@@ -11,7 +11,7 @@ use rseq_spinlock::{Lock, RawLock};
 
 /// Eight threads enter until time is up; two plain fields that only the lock keeps equal.
 fn excludes<R: RawLock>() {
-    let _dog = kit::testing::watchdog(30);
+    let _dog = kit::testing::watchdog(180);
     let lock: Lock<R, (u64, u64)> = Lock::new((0, 0));
     let stop = AtomicBool::new(false);
     let entered: u64 = std::thread::scope(|s| {
@@ -40,7 +40,7 @@ fn excludes<R: RawLock>() {
 
 /// A panic inside unwinds through the guard; the next thread gets in.
 fn unlocks_on_panic<R: RawLock>() {
-    let _dog = kit::testing::watchdog(30);
+    let _dog = kit::testing::watchdog(180);
     let lock: Lock<R, u32> = Lock::new(0);
     let panicked = std::thread::scope(|s| {
         s.spawn(|| {
@@ -57,7 +57,7 @@ fn unlocks_on_panic<R: RawLock>() {
 
 /// Two locks held at once: queue nodes of one are not those of the other.
 fn nests<R: RawLock>() {
-    let _dog = kit::testing::watchdog(30);
+    let _dog = kit::testing::watchdog(180);
     let (a, b): (Lock<R, u32>, Lock<R, u32>) = (Lock::new(0), Lock::new(0));
     std::thread::scope(|s| {
         for _ in 0..2 {
@@ -75,7 +75,7 @@ fn nests<R: RawLock>() {
 
 /// Threads end right after their last section, others take their slots and with them their queue nodes.
 fn serves_threads_that_come_and_go<R: RawLock>() {
-    let _dog = kit::testing::watchdog(30);
+    let _dog = kit::testing::watchdog(180);
     const THREADS: u64 = 60;
     let lock: Lock<R, u64> = Lock::new(0);
     std::thread::scope(|s| {
@@ -133,7 +133,7 @@ each_lock!(
 /// A guard that is forgotten stays locked, as with std: nobody else ever gets in, and nothing else breaks.
 #[test]
 fn a_forgotten_guard_stays_locked() {
-    let _dog = kit::testing::watchdog(30);
+    let _dog = kit::testing::watchdog(180);
     let lock = RseqAware::new();
     std::thread::scope(|s| s.spawn(|| lock.acquire()).join().expect("no panic"));
     // The holder is gone. Its word is still there, and reading it touches no memory of the dead thread.
@@ -142,7 +142,7 @@ fn a_forgotten_guard_stays_locked() {
 
 #[test]
 fn slots_come_back_when_threads_end() {
-    let _dog = kit::testing::watchdog(30);
+    let _dog = kit::testing::watchdog(180);
     for _ in 0..3 * rseq_spinlock::sync::SLOTS {
         std::thread::spawn(rseq_spinlock::sync::slot).join().expect("a slot is free again");
     }

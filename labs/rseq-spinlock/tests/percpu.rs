@@ -32,7 +32,7 @@ const SHORT: Duration = Duration::from_millis(150);
 
 #[test]
 fn rseq_counts_every_increment_in_any_trouble() {
-    let _dog = kit::testing::watchdog(30);
+    let _dog = kit::testing::watchdog(180);
     let _alone = SIGNALS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     rseq!();
     for trouble in [Trouble::Preemption, Trouble::Signals, Trouble::Migration] {
@@ -63,7 +63,7 @@ fn until_aborted(trouble: Trouble) -> Option<Counted> {
 
 #[test]
 fn signals_abort_and_are_told_apart() {
-    let _dog = kit::testing::watchdog(60);
+    let _dog = kit::testing::watchdog(180);
     let _alone = SIGNALS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     rseq!();
     let c = until_aborted(Trouble::Signals).expect("signals need no second CPU");
@@ -72,7 +72,7 @@ fn signals_abort_and_are_told_apart() {
 
 #[test]
 fn membarrier_aborts_on_the_other_cpu() {
-    let _dog = kit::testing::watchdog(60);
+    let _dog = kit::testing::watchdog(180);
     let thread = rseq!();
     if let Err(e) = membarrier::abort_sections_on(thread.cpu_id()) {
         kit::skip!("membarrier.rseq", "{e}");
@@ -99,7 +99,7 @@ fn slots_suffice_or_overflow<I: Index>(slots: usize) {
 
 #[test]
 fn more_cpus_than_slots_is_slower_not_wrong() {
-    let _dog = kit::testing::watchdog(30);
+    let _dog = kit::testing::watchdog(180);
     rseq!();
     for slots in [1, possible_cpus()] {
         slots_suffice_or_overflow::<ByCpu>(slots);
@@ -111,7 +111,7 @@ fn more_cpus_than_slots_is_slower_not_wrong() {
 
 #[test]
 fn concurrency_ids_are_dense() {
-    let _dog = kit::testing::watchdog(30);
+    let _dog = kit::testing::watchdog(180);
     if let Err(e) = usable::<ByCid>() {
         kit::skip!("rseq.mm_cid", "{e}");
     }
@@ -122,7 +122,7 @@ fn concurrency_ids_are_dense() {
 
 #[test]
 fn nodes_are_neither_lost_nor_doubled() {
-    let _dog = kit::testing::watchdog(30);
+    let _dog = kit::testing::watchdog(180);
     let thread = rseq!();
     const NODES: u32 = 64;
     let list: FreeList = FreeList::new(possible_cpus(), NODES);
@@ -174,7 +174,7 @@ fn nodes_are_neither_lost_nor_doubled() {
 
 #[test]
 fn running_down_another_cpu_needs_membarrier() {
-    let _dog = kit::testing::watchdog(30);
+    let _dog = kit::testing::watchdog(180);
     let thread = rseq!();
     if let Err(e) = membarrier::abort_sections_on(thread.cpu_id()) {
         kit::skip!("membarrier.rseq", "{e}");
@@ -187,7 +187,7 @@ fn running_down_another_cpu_needs_membarrier() {
 
 #[test]
 fn ring_items_come_out_once_and_in_order() {
-    let _dog = kit::testing::watchdog(30);
+    let _dog = kit::testing::watchdog(180);
     rseq!();
     let cpu = cpus::allowed().expect("affinity")[0];
     let rings: Rings = Rings::new(possible_cpus());
@@ -234,7 +234,7 @@ fn ring_items_come_out_once_and_in_order() {
 
 #[test]
 fn the_cpu_lock_excludes_on_its_cpu() {
-    let _dog = kit::testing::watchdog(30);
+    let _dog = kit::testing::watchdog(180);
     rseq!();
     let lock: CpuLock = CpuLock::new(possible_cpus());
     let inside: Vec<AtomicU64> = (0..possible_cpus()).map(|_| AtomicU64::new(0)).collect();
@@ -264,7 +264,7 @@ fn a_child_forked_inside_goes_on() {
     use rseq_spinlock::sys::{child, signal};
     static COUNTER: std::sync::OnceLock<Counter> = std::sync::OnceLock::new();
     static BAD: AtomicU64 = AtomicU64::new(0);
-    let _dog = kit::testing::watchdog(30);
+    let _dog = kit::testing::watchdog(180);
     let _alone = SIGNALS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let thread = rseq!();
     let counter = COUNTER.get_or_init(|| Counter::new(possible_cpus()));

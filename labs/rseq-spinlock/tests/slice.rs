@@ -15,7 +15,7 @@ use rseq_spinlock::sys::slice::{Slice, grants};
 
 #[test]
 fn the_holder_asks_and_gives_back_what_it_was_granted() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let thread = match Thread::current() {
         Ok(thread) => thread,
         Err(e) => kit::skip!("rseq", "{e}"),

@@ -15,7 +15,7 @@ fn json(output: &Output) -> serde_json::Value {
 
 #[test]
 fn the_kernel_and_std_agree() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let cost = cost::measure(3);
     assert_eq!(cost.parent, std::os::unix::process::parent_id());
     assert_eq!((cost.call_ns.len(), cost.load_ns.len()), (3, 3));
@@ -24,7 +24,7 @@ fn the_kernel_and_std_agree() {
 
 #[test]
 fn a_run_tells_its_metrics_and_checks() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let output = lab(&["--json", "--quick"]);
     let run = json(&output);
     assert_eq!(output.status.code(), Some(0));
@@ -35,7 +35,7 @@ fn a_run_tells_its_metrics_and_checks() {
 
 #[test]
 fn the_bundled_recording_replays() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     let output = lab(&["--replay", "--json"]);
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(json(&output)["recorded"], true);
@@ -43,7 +43,7 @@ fn the_bundled_recording_replays() {
 
 #[test]
 fn a_wrong_option_is_a_usage_error() {
-    let _dog = watchdog(30);
+    let _dog = watchdog(180);
     assert_eq!(lab(&["--no-such-option"]).status.code(), Some(2));
     assert_eq!(lab(&["--rounds", "0"]).status.code(), Some(2));
 }
