@@ -37,7 +37,7 @@ fn collects(way: Way) {
     let knowledge = victim.knowledge.clone();
     victim.crash();
     let core = loop {
-        match collector.next(Duration::from_secs(5)).unwrap() {
+        match collector.next(Duration::from_secs(20)).unwrap() {
             Some(core) if core.pid == knowledge.pid => break core,
             Some(_) => {} // somebody else's crash at the same time
             None => kit::skip!(feature, "the kernel brought no core (a container sees another file system?)"),

@@ -22,7 +22,7 @@ fn file(dir: &tempfile::TempDir, text: &str) -> std::path::PathBuf {
 fn events(guard: &Guard, enough: impl Fn(&[(String, What)]) -> bool) -> Vec<(String, What)> {
     let mut all = Vec::new();
     let mut stopped = false;
-    while let Some((e, _)) = guard.next(Some(Instant::now() + Duration::from_secs(30))).unwrap() {
+    while let Some((e, _)) = guard.next(Some(Instant::now() + Duration::from_secs(120))).unwrap() {
         all.push((e.service, e.what));
         if !stopped && enough(&all) {
             guard.stop().unwrap();
