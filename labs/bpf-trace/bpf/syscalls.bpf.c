@@ -15,50 +15,59 @@ const volatile u64 slower_than = 0;   /* ns; needs timing */
 #define COMPAT (1u << 31)
 enum { RT_SIGRETURN = 15, CLONE = 56, FORK = 57, VFORK = 58, CLONE3 = 435 };
 
+/* What is counted apart. */
 struct key {
-	u32 id; /* process or thread; 0: all together */
-	u32 nr; /* COMPAT set: of the 32-bit table */
-};
-
-struct calls {
-	u64 count;
-	u64 failed;
+	u32 id;    /* process or thread; 0: all together */
+	u32 nr;    /* COMPAT set: of the 32-bit table */
+	u32 errno; /* 0: it has not failed */
 };
 
 struct timed {
-	struct calls calls;
+	u64 count;
 	struct histogram ns;
 };
 
-/* A copy for each CPU, so that no two of them ever write to the same one; and the kernel lets nobody preempt a program
- * at these two tracepoints, so plain additions are exact. A lookup in a hash map is the larger part of the cost, so
- * there is one: in the second map if calls are timed, else in the first. The other has one entry. All entries are
- * made beforehand: memory that is asked for here, in a burst of new processes, may not be had. */
+/* Each key has a place of its own, the same on all CPUs; what is there is counted in the array `timed` if calls are
+ * timed, else in `calls`. The other has one entry. An array of a copy for each CPU, so that no two of them ever write
+ * to the same one; and the kernel lets nobody preempt a program at these two tracepoints, so plain additions are exact.
+ * All entries are made beforehand: memory that is asked for here, in a burst of new processes, may not be had. */
 struct {
-	__uint(type, PERCPU_HASH);
+	__uint(type, HASH);
 	__uint(max_entries, 16384);
 	__type(key, struct key);
-	__type(value, struct calls);
+	__type(value, u32);
+} places SEC(".maps");
+
+struct {
+	__uint(type, PERCPU_ARRAY);
+	__uint(max_entries, 16384);
+	__type(key, u32);
+	__type(value, u64);
 } calls SEC(".maps");
 
 struct {
-	__uint(type, PERCPU_HASH);
+	__uint(type, PERCPU_ARRAY);
 	__uint(max_entries, 16384);
-	__type(key, struct key);
+	__type(key, u32);
 	__type(value, struct timed);
 } timed SEC(".maps");
 
-struct failure {
-	struct key call;
-	u32 errno;
+u32 next_place = 1; /* 0 is none: what memory has before it is written */
+
+/* A hash map finds a place by three calls of kernel functions; an array's entry is found by the program itself (the
+ * verifier puts the instructions in). So each CPU keeps in mind the places that it has used last. */
+struct recent {
+	struct key key;
+	u32 place;
 };
 
+#define RECENT 256
 struct {
-	__uint(type, PERCPU_HASH);
-	__uint(max_entries, 16384);
-	__type(key, struct failure);
-	__type(value, u64);
-} failures SEC(".maps");
+	__uint(type, PERCPU_ARRAY);
+	__uint(max_entries, RECENT);
+	__type(key, u32);
+	__type(value, struct recent);
+} recent SEC(".maps");
 
 /* When the task's call began: storage that belongs to the task, and goes with it. */
 struct {
@@ -67,6 +76,37 @@ struct {
 	__type(key, u32);
 	__type(value, u64);
 } begun SEC(".maps");
+
+/* Finds the place of a key, or gives it one; 0: there is no room. */
+static __attribute__((noinline)) u32 place_of(struct task_struct *task, struct key *key)
+{
+	u32 *place = bpf_map_lookup_elem(&places, key);
+
+	if (!place) {
+		u32 next = __sync_fetch_and_add(&next_place, 1);
+		if (by != BY_SYSCALL)
+			remember_name(task, key->id);
+		/* Another CPU may have been faster: then its place it is. */
+		bpf_map_update_elem(&places, key, &next, BPF_NOEXIST);
+		place = bpf_map_lookup_elem(&places, key);
+	}
+	return place ? *place : 0;
+}
+
+inline void *counted(struct task_struct *task, struct key *key)
+{
+	u32 at = ((key->id * 31 + key->nr) * 31 + key->errno) % RECENT;
+	struct recent *r = bpf_map_lookup_elem(&recent, &at);
+
+	if (!r)
+		return 0;
+	if (r->key.id != key->id || r->key.nr != key->nr || r->key.errno != key->errno || !r->place) {
+		r->place = place_of(task, key);
+		r->key = *key;
+	}
+	u32 index = r->place - 1;
+	return bpf_map_lookup_elem(timing ? (void *)&timed : (void *)&calls, &index);
+}
 
 inline int on_exit(struct task_struct *task, u32 nr, s64 ret)
 {
@@ -83,8 +123,8 @@ inline int on_exit(struct task_struct *task, u32 nr, s64 ret)
 		nr |= COMPAT;
 	if (only_syscall != ~0u && nr != only_syscall)
 		return 0;
-	int failed = ret < 0 && ret >= -MAX_ERRNO;
-	if (failures_only && !failed)
+	key.errno = ret < 0 && ret >= -MAX_ERRNO ? -ret : 0;
+	if (failures_only && !key.errno)
 		return 0;
 	if (timing) {
 		start = bpf_task_storage_get(&begun, task, 0, 0);
@@ -98,34 +138,14 @@ inline int on_exit(struct task_struct *task, u32 nr, s64 ret)
 	key.id = by == BY_PROCESS ? pid_of(task) : by == BY_THREAD ? tid_of(task) : 0;
 	key.nr = nr;
 
-	void *map = timing ? (void *)&timed : (void *)&calls;
-	struct calls *c = bpf_map_lookup_elem(map, &key);
-	if (!c) {
-		static const struct timed none;
-		if (by != BY_SYSCALL)
-			remember_name(task, key.id);
-		bpf_map_update_elem(map, &key, &none, BPF_NOEXIST);
-		c = bpf_map_lookup_elem(map, &key);
-		if (!c) {
-			LOSE(map_full);
-			return 0;
-		}
+	u64 *count = counted(task, &key);
+	if (!count) {
+		LOSE(map_full);
+		return 0;
 	}
-	c->count++;
-	if (failed) {
-		struct failure failure = { key, -ret };
-		u64 *n = bpf_map_lookup_elem(&failures, &failure);
-		c->failed++;
-		if (n) {
-			++*n;
-		} else {
-			u64 one = 1;
-			if (bpf_map_update_elem(&failures, &failure, &one, BPF_ANY))
-				LOSE(map_full);
-		}
-	}
+	++*count;
 	if (timing && ns)
-		histogram_add(&((struct timed *)c)->ns, ns);
+		histogram_add(&((struct timed *)count)->ns, ns);
 	return 0;
 }
 

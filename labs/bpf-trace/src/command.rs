@@ -149,6 +149,12 @@ impl Wait {
         Ok(Self { signals, until: duration.map(|d| now + d), interval, next: now + interval })
     }
 
+    /// Has the first interval end after `time` at the latest.
+    pub fn first(mut self, time: Duration) -> Self {
+        self.next = self.next.min(Instant::now() + time);
+        self
+    }
+
     /// Blocks until something is to be done. Of several, what ends the trace comes last, so that nothing is left unread.
     pub fn next(
         &mut self,

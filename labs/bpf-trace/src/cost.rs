@@ -10,7 +10,7 @@ use crate::sys::bpf;
 use crate::tracer::Tracer;
 
 /// How long the kernel's statistics are on: they cost two readings of the clock for each run.
-const SAMPLE: Duration = Duration::from_millis(250);
+pub const SAMPLE: Duration = Duration::from_millis(250);
 
 /// Measures from its making on.
 #[derive(Debug)]

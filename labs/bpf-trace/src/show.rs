@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bpf_trace::command::{Running, Wait, Wake};
-use bpf_trace::cost::Meter;
+use bpf_trace::cost::{Meter, SAMPLE};
 use bpf_trace::histogram::Histogram;
 use bpf_trace::json::quoted;
 use bpf_trace::{TraceError, Tracer};
@@ -56,11 +56,12 @@ pub fn attached(s: &mut Session, tracer: &Tracer) {
 
 /// Drives a view to its end: of the command, of the time, or by Ctrl-C.
 pub fn watch(s: &mut Session, o: &Options, view: &mut dyn View) -> anyhow::Result<()> {
-    let mut wait = Wait::new(o.duration(s.quick()), o.interval.max(Duration::from_millis(50)))?;
     let words = o.command()?;
     let hidden = o.lab.is_some() && s.verbose() == 0;
     attached(s, view.tracer());
     let mut meter = Meter::start();
+    // Nobody else wakes a view that has no events: the kernel's statistics would stay on, and make each run dearer.
+    let mut wait = Wait::new(o.duration(s.quick()), o.interval.max(Duration::from_millis(50)))?.first(SAMPLE);
     let mut command = match words.as_slice() {
         [] => o.watched.take(),
         words => Some(Running::start(words, hidden)?),

@@ -16,6 +16,9 @@ pub const HERE: kit::Place = kit::here!();
 /// Bytes that the counts may take in the kernel.
 const MEMORY: usize = 64 << 20;
 
+/// Bytes of `struct timed`.
+const TIMED: usize = size_of::<u64>() + histogram::SIZE;
+
 /// What calls are counted by.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum By {
@@ -45,12 +48,12 @@ pub struct Options {
     pub slower_than: u64,
     /// Attach by these means only.
     pub means: Option<Means>,
-    /// Most pairs of process (or thread) and call that are kept; 0: the object's own limit.
+    /// Most combinations of process (or thread), call and errno that are kept; 0: the object's own limit.
     pub entries: u32,
 }
 
 impl Options {
-    /// How many entries of `size` bytes for each CPU: what fits into [`MEMORY`], at most 16,384.
+    /// How many counts of `size` bytes for each CPU: what fits into [`MEMORY`], at most 16,384.
     fn entries(&self, size: usize) -> u32 {
         let cpus = aya::util::nr_cpus().unwrap_or(1);
         let fit = (MEMORY / (size * cpus)).clamp(1024, 16_384) as u32;
@@ -98,8 +101,9 @@ impl Syscalls {
             By::Process => 1,
             By::Thread => 2,
         };
-        let entries = [("calls", size_of::<u64>() * 2), ("timed", size_of::<u64>() * 2 + histogram::SIZE)]
-            .map(|(map, size)| (map, if (map == "timed") == timing { o.entries(size) } else { 1 }));
+        let size = if timing { TIMED } else { size_of::<u64>() };
+        let entries = o.entries(size);
+        let (calls, timed) = if timing { (1, entries) } else { (entries, 1) };
         let tracer = Tracer::start(&Plan {
             object: OBJECT,
             hooks: &hooks,
@@ -111,7 +115,7 @@ impl Syscalls {
                 ("only_syscall", word(o.syscall.unwrap_or(u32::MAX))),
                 ("slower_than", o.slower_than.to_ne_bytes().to_vec()),
             ],
-            entries: entries.to_vec(),
+            entries: vec![("places", entries), ("calls", calls), ("timed", timed)],
             means: o.means,
         })?;
         Ok(Self { tracer, timing })
@@ -125,45 +129,42 @@ impl Syscalls {
     /// The counts so far, most frequent first.
     pub fn read(&self) -> Result<Vec<Row>, TraceError> {
         let t = &self.tracer;
-        let calls: BTreeMap<[u32; 2], (u64, u64, Histogram)> = if self.timing {
-            t.per_cpu("timed", joined::<{ 16 + histogram::SIZE }>)?
-        } else {
-            t.per_cpu("calls", joined::<16>)?
-        };
-        let failures: BTreeMap<[u32; 3], u64> = t.per_cpu("failures", |c: &[u64]| c.iter().sum())?;
         let comms: BTreeMap<u32, [u8; 16]> = t.hash("comms")?;
-        let mut rows: Vec<Row> = calls
-            .into_iter()
-            .map(|([id, nr], (count, failed, latency))| Row {
-                id,
-                nr,
-                count,
-                failed,
-                comm: comms.get(&id).map(|c| text(c)).unwrap_or_default(),
-                errors: errors_of(&failures, id, nr),
-                latency,
-            })
-            .collect();
+        let mut rows = BTreeMap::<[u32; 2], Row>::new();
+        for ([id, nr, errno], place) in t.hash::<[u32; 3], u32>("places")? {
+            // Two CPUs may have given a place each, and one of them was not taken up: the last ones may be beyond the end.
+            let Some(index) = place.checked_sub(1) else { continue };
+            let counted = if self.timing {
+                t.per_cpu_at("timed", index, joined::<TIMED>)?
+            } else {
+                t.per_cpu_at("calls", index, |copies: &[u64]| (copies.iter().sum(), Histogram::default()))?
+            };
+            let Some((count, latency)) = counted.filter(|(count, _)| *count > 0) else { continue };
+            let comm = || comms.get(&id).map(|c| text(c)).unwrap_or_default();
+            let row = rows.entry([id, nr]).or_insert_with(|| Row { id, nr, comm: comm(), ..Row::default() });
+            row.count += count;
+            row.latency.add(&latency);
+            if errno != 0 {
+                row.failed += count;
+                row.errors.push((errno, count));
+            }
+        }
+        let mut rows: Vec<Row> = rows.into_values().collect();
+        for row in &mut rows {
+            row.errors.sort_by_key(|(errno, n)| (std::cmp::Reverse(*n), *errno));
+        }
         rows.sort_by_key(|r| (std::cmp::Reverse(r.count), r.id, r.nr));
         Ok(rows)
     }
 }
 
-/// `struct calls` or `struct timed`: how often, how often failed, the histogram; the copies of all CPUs as one.
-fn joined<const N: usize>(copies: &[[u8; N]]) -> (u64, u64, Histogram) {
-    let mut all = (0, 0, Histogram::default());
+/// `struct timed`: how often, and the histogram; the copies of all CPUs as one.
+fn joined<const N: usize>(copies: &[[u8; N]]) -> (u64, Histogram) {
+    let mut all = (0, Histogram::default());
     for copy in copies {
         let mut record = Record(copy);
         all.0 += record.u64();
-        all.1 += record.u64();
-        all.2.add(&Histogram::read(&mut record));
+        all.1.add(&Histogram::read(&mut record));
     }
     all
-}
-
-fn errors_of(failures: &BTreeMap<[u32; 3], u64>, id: u32, nr: u32) -> Vec<(u32, u64)> {
-    let range = failures.range([id, nr, 0]..=[id, nr, u32::MAX]);
-    let mut errors: Vec<(u32, u64)> = range.map(|(key, n)| (key[2], *n)).collect();
-    errors.sort_by_key(|(errno, n)| (std::cmp::Reverse(*n), *errno));
-    errors
 }

@@ -273,6 +273,20 @@ impl Tracer {
         Ok(all)
     }
 
+    /// An entry of an array that has a copy for each CPU: all copies together by `join`; `None`: beyond its end.
+    pub(crate) fn per_cpu_at<V: Pod, J>(
+        &self,
+        name: &str,
+        index: u32,
+        join: impl FnOnce(&[V]) -> J,
+    ) -> Result<Option<J>, TraceError> {
+        let map: PerCpuArray<&MapData, V> = PerCpuArray::try_from(self.map(name)?)?;
+        if index >= map.len() {
+            return Ok(None);
+        }
+        Ok(Some(join(&map.get(&index, 0)?)))
+    }
+
     /// Everything in a hash map.
     pub fn hash<K: Pod + Ord, V: Pod>(&self, name: &str) -> Result<BTreeMap<K, V>, TraceError> {
         let map: aya::maps::HashMap<&MapData, K, V> = aya::maps::HashMap::try_from(self.map(name)?)?;

@@ -179,7 +179,7 @@ fn nothing_is_left_when_it_has_been_looked_at() {
 /// Loading is the longer part of a trace's start, and grows with what the verifier has to walk through.
 #[test]
 fn no_program_of_a_view_keeps_the_verifier_long() {
-    let _dog = watchdog(180);
+    let _dog = watchdog(300);
     if !has_bpf() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }
@@ -195,7 +195,7 @@ fn no_program_of_a_view_keeps_the_verifier_long() {
 
 #[test]
 fn the_command_line_shows_any_program_and_says_which_there_are() {
-    let _dog = watchdog(180);
+    let _dog = watchdog(300);
     if !has_bpf() {
         kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
     }

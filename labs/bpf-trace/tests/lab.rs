@@ -119,13 +119,18 @@ fn endless(more: &[&str]) -> (Child, Vec<u32>) {
     }
 }
 
-/// The programs behind a process's descriptors, by /proc/PID/fdinfo.
-fn programs_of(pid: u32) -> Vec<u32> {
+/// What /proc/PID/fdinfo says under `name` of those of a process's descriptors that have it.
+fn told_of<T: std::str::FromStr>(pid: u32, name: &str) -> Vec<T> {
     let files = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
     files
         .filter_map(|f| std::fs::read_to_string(f.path()).ok())
-        .filter_map(|info| info.lines().find_map(|l| l.strip_prefix("prog_id:")?.trim().parse().ok()))
+        .filter_map(|info| info.lines().find_map(|l| l.strip_prefix(name)?.trim().parse().ok()))
         .collect()
+}
+
+/// The programs behind a process's descriptors.
+fn programs_of(pid: u32) -> Vec<u32> {
+    told_of(pid, "prog_id:")
 }
 
 /// Whether all are gone, after the moment that the kernel takes.
@@ -150,6 +155,30 @@ fn nothing_is_left_after_ctrl_c_and_the_result_is_told() {
         assert_eq!(child.wait().unwrap().code(), Some(130), "{signal}");
         assert!(gone(&ids), "{signal} left programs");
     }
+}
+
+#[test]
+fn the_statistics_of_the_kernel_are_off_soon_though_nothing_wakes_the_view() {
+    let _dog = watchdog(120);
+    needs_bpf!();
+    let (mut child, _) = endless(&["--interval", "3600"]);
+    let runs = || told_of::<u64>(child.id(), "run_cnt:").iter().sum::<u64>();
+    let again = |found: &dyn Fn() -> bool| {
+        (0..3000).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            found()
+        })
+    };
+    // Our own calls are among those that it counts. Other tests' traces have the statistics on at times.
+    assert!(again(&|| runs() > 0), "they were never on");
+    let off = again(&|| {
+        let before = runs();
+        std::fs::metadata("/").unwrap();
+        runs() == before
+    });
+    assert!(off, "every run is still timed");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

@@ -35,6 +35,23 @@ fn exactly_what_each_thread_called_is_counted() {
 }
 
 #[test]
+fn threads_that_take_turns_in_the_places_kept_in_mind_are_counted_apart() {
+    let _dog = watchdog(120);
+    needs_bpf!();
+    // Four kinds of calls each: several times what a CPU keeps in mind.
+    let many = Known { threads: 300, getppid: 50, bad_close: 50, sleeps: 2 };
+    for timing in [false, true] {
+        let rows =
+            traced(&Options { by: By::Thread, timing, ..Options::default() }, &many.command(program()));
+        let counts = |name| of(&rows, name).iter().map(|r| (r.count, r.failed)).collect::<Vec<_>>();
+        assert_eq!(counts("getppid"), [(50, 0); 300]);
+        assert_eq!(counts("clock_nanosleep"), [(2, 0); 300]);
+        let close = of(&rows, "close");
+        assert_eq!(close.iter().filter(|r| r.errors == [(libc::EBADF as u32, 50)]).count(), 300);
+    }
+}
+
+#[test]
 fn by_process_and_all_together_give_the_same_sums() {
     let _dog = watchdog(180);
     needs_bpf!();
