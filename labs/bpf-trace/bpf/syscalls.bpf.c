@@ -52,7 +52,7 @@ struct {
 	__type(value, struct timed);
 } timed SEC(".maps");
 
-u32 next_place = 1; /* 0 is none: what memory has before it is written */
+u64 next_place = 1; /* 0 is none: what memory has before it is written */
 
 /* A hash map finds a place by three calls of kernel functions; an array's entry is found by the program itself (the
  * verifier puts the instructions in). So each CPU keeps in mind the places that it has used last. */

@@ -53,6 +53,7 @@ pub mod names;
 pub mod offcpu;
 pub mod open;
 pub mod overhead;
+pub mod perf_map;
 pub mod profile;
 pub mod ring;
 pub mod runq;

@@ -18,13 +18,13 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::elf_symbols::ElfSymbols;
+use crate::perf_map::PerfMap;
 use crate::stacks::{Frame, Kind};
 
 /// Where processes are asked where their programs are.
 pub const HERE: kit::Place = kit::here!();
 
-/// A process with an address that is not in its map is not asked again at once: a broken stack has many of them. Each
-/// time that nothing new is found, the next question waits twice as long.
+/// A process with an address that is not in its map is not asked again at once: a broken stack has many of them.
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// So many files are kept open, far less than a process may have.
@@ -102,11 +102,29 @@ impl Module {
 /// A mapping, and its file once an address in it has been seen: only such files are worth reading.
 type Mapped = (Mapping, Option<Rc<Module>>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Process {
     maps: BTreeMap<u64, Mapped>,
-    /// When it may be asked again, and how long to wait after that.
-    next: Option<(Instant, Duration)>,
+    asked: Pause,
+    /// What it tells of the code that it makes itself: opened while the process is there.
+    made: Option<RefCell<PerfMap>>,
+    looked: Pause,
+}
+
+/// When something may be tried again: each time that nothing was found, the pause is twice as long.
+#[derive(Debug, Default)]
+struct Pause(Option<(Instant, Duration)>);
+
+impl Pause {
+    fn is_over(&self) -> bool {
+        self.0.is_none_or(|(end, _)| end <= Instant::now())
+    }
+
+    fn begin(&mut self, found: bool) {
+        let last = self.0.map_or(AGAIN, |(_, pause)| pause);
+        let pause = if found { AGAIN } else { last * 2 };
+        self.0 = Some((Instant::now() + pause, pause));
+    }
 }
 
 /// What is known of processes and their files.
@@ -120,14 +138,18 @@ pub struct Symbols {
 impl Symbols {
     /// Takes note of addresses while the process may still be asked about them: call it as early as possible.
     pub fn see(&mut self, program: Program, addresses: &[u64]) {
-        let process = self.processes.entry(program).or_insert(Process { maps: BTreeMap::new(), next: None });
+        let process = self.processes.entry(program).or_default();
         let known = addresses.iter().all(|a| find(&process.maps, *a).is_some());
-        if !known && process.next.is_none_or(|(at, _)| at <= Instant::now()) {
+        if !known && process.asked.is_over() {
             let before = process.maps.len();
             process.ask(program.0);
-            let pause = process.next.map_or(AGAIN, |(_, pause)| pause);
-            let pause = if process.maps.len() > before { AGAIN } else { pause * 2 };
-            process.next = Some((Instant::now() + pause, pause));
+            process.asked.begin(process.maps.len() > before);
+        }
+        let makes_code =
+            || addresses.iter().filter_map(|a| find(&process.maps, *a)).any(|(m, _)| may_be_made(m));
+        if process.made.is_none() && process.looked.is_over() && makes_code() {
+            process.made = if proc_is_ours() { PerfMap::open(program.0).map(RefCell::new) } else { None };
+            process.looked.begin(false);
         }
         for address in addresses {
             let found = self.processes.get(&program).and_then(|p| find(&p.maps, *address));
@@ -148,12 +170,14 @@ impl Symbols {
         let Some((mapping, Some(module))) = found else {
             return Frame::new("[unknown]", Kind::Nameless);
         };
-        if module.made {
-            return Frame::new(module.name.clone(), Kind::Nameless);
-        }
         let offset = at - mapping.start + mapping.offset;
         let Some(symbols) = module.symbols() else {
-            return Frame::new(format!("{}+{offset:#x}", module.name), Kind::Nameless);
+            let made = self.processes.get(&program).and_then(|p| p.made.as_ref());
+            let name = made.and_then(|map| map.borrow_mut().function(at).map(str::to_owned));
+            let place =
+                || if module.made { module.name.clone() } else { format!("{}+{offset:#x}", module.name) };
+            let kind = if name.is_some() { Kind::User } else { Kind::Nameless };
+            return Frame::new(name.unwrap_or_else(place), kind);
         };
         let address = symbols.address(offset).unwrap_or(offset);
         match symbols.function(address) {
@@ -215,6 +239,14 @@ fn proc_is_ours() -> bool {
         std::fs::read_link("/proc/self").is_ok_and(|own| own.as_os_str() == &*std::process::id().to_string())
     });
     *OURS
+}
+
+/// Whether a mapping can be code that the program has made itself: it is in no file, or in one that has never had a name.
+fn may_be_made(mapping: &Mapping) -> bool {
+    match mapping.path.as_str() {
+        "[vdso]" | "[vsyscall]" => false,
+        path => mapping.file.1 == 0 || path.starts_with("/memfd:") || path.starts_with("/dev/zero"),
+    }
 }
 
 fn find(maps: &BTreeMap<u64, Mapped>, address: u64) -> Option<&Mapped> {

@@ -54,6 +54,8 @@ fn the_disassembler_reads_every_object_as_llvm_does() {
                 Some((to, value)) => {
                     assert_eq!(ours, format!("{to} {:#x} ll", value.parse::<i64>().unwrap()));
                 }
+                // Where a call leads within its section: it leaves the sign out.
+                None if theirs.starts_with("call ") => assert_eq!(ours.replace('+', ""), theirs, "{line}"),
                 None => assert_eq!(ours, theirs, "{line}"),
             }
             read += 1;

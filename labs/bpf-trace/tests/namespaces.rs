@@ -4,6 +4,7 @@ mod common;
 
 use std::process::{Command, Output, Stdio};
 
+use bpf_trace::perf_map::PerfMap;
 use kit::testing::watchdog;
 
 /// Runs a script of `sh` as the first process of a PID namespace, $LAB being the lab's program.
@@ -136,4 +137,28 @@ fn functions_have_names_in_a_container_whose_files_are_not_ours() {
 
 fn text_of(out: &Output) -> String {
     text(&out.stdout) + &text(&out.stderr)
+}
+
+#[test]
+fn the_map_of_code_made_at_run_time_is_the_one_that_the_process_sees() {
+    use std::io::BufRead as _;
+    let _dog = watchdog(60);
+    needs_namespaces!();
+    // Its own /tmp, in which it is process 1.
+    let script = "mount -t tmpfs none /tmp; echo '1000 10 inner' >/tmp/perf-1.map; echo ready; read line";
+    let mut unshare = Command::new("unshare")
+        .args(["--pid", "--fork", "--kill-child", "--mount", "sh", "-ec", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(unshare.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    let children = format!("/proc/{0}/task/{0}/children", unshare.id());
+    let shell: u32 = std::fs::read_to_string(children).unwrap().trim().parse().unwrap();
+    let name = PerfMap::open(shell).and_then(|mut map| map.function(0x1000).map(str::to_owned));
+    drop(unshare.stdin.take());
+    unshare.wait().unwrap();
+    assert_eq!(name.as_deref(), Some("inner"));
 }

@@ -24,7 +24,12 @@ const PROGRAM: &str = r#"
 #include <stdio.h>
 #include <time.h>
 #include <unistd.h>
+#include <string.h>
+#include <sys/mman.h>
 #define KEEP __attribute__((noinline))
+/* push %rbp; mov %rsp,%rbp; 1: dec %rdi; jnz 1b; pop %rbp; ret */
+static const unsigned char loop[] = { 0x55, 0x48, 0x89, 0xe5, 0x48, 0xff, 0xcf, 0x75, 0xfb, 0x5d, 0xc3 };
+static void *made;
 static volatile unsigned long n;
 KEEP void known_busy(void) { for (unsigned long i = 0; i < 50000000; i++) n += i; n++; }
 KEEP void known_middle(void) { for (int i = 0; i < 3; i++) known_busy(); n++; }
@@ -37,6 +42,13 @@ int main(void)
 	while (read(0, &c, 1) == 1) {
 		if (c == 'w') known_worker();
 		if (c == 's') known_sleeper();
+		if (c == 'm') { /* makes a function, and says where it is */
+			made = mmap(0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+			memcpy(made, loop, sizeof(loop));
+			printf("%lx\n", (long)made);
+			fflush(stdout);
+		}
+		if (c == 'c') ((void (*)(long))made)(1000000000);
 		if (c == 'd') { write(1, "done\n", 5); }
 	}
 	return 0;
@@ -94,10 +106,14 @@ impl Drop for Program {
 }
 
 /// Takes samples in while the program works, as the lab itself does.
-fn sampled(mut program: Program, frequency: u64) -> (Vec<Stack>, Profile, Program) {
+fn sampled(program: Program, frequency: u64) -> (Vec<Stack>, Profile, Program) {
+    sampled_at(program, frequency, "wd")
+}
+
+fn sampled_at(mut program: Program, frequency: u64, words: &str) -> (Vec<Stack>, Profile, Program) {
     let options = profile::Options { filter: program.filter(), frequency };
     let mut view = Profile::start(&options).unwrap();
-    program.tell("wd");
+    program.tell(words);
     let heard = std::thread::spawn(move || {
         program.hear();
         program
@@ -292,4 +308,43 @@ fn bounds_leave_out_what_is_outside() {
     assert!(long.iter().any(|r| r.count > 0), "ten naps, and none as long as half of one");
     assert!(long.iter().all(|r| r.ns >= r.count * bound), "{long:#?}");
     assert!(short.iter().all(|r| r.max <= bound), "{short:#?}");
+}
+
+/// A file in /tmp that goes with the test.
+struct Left(PathBuf);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn code_made_at_run_time_has_the_name_that_its_maker_tells() {
+    let _dog = watchdog(240);
+    if !has_bpf() {
+        kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mut program) = Program::start(folder.path(), &[]) else {
+        kit::skip!("cc", "no C compiler");
+    };
+    program.tell("m");
+    let mut at = String::new();
+    program.answers.read_line(&mut at).unwrap();
+    let leaf = |stacks: &[Stack]| bpf_trace::stacks::leaves(stacks)[0].0.clone();
+    let (stacks, _, program) = sampled_at(program, 499, "cd");
+    let nameless = leaf(&stacks);
+    assert_eq!((nameless.kind, nameless.name.as_str()), (Kind::Nameless, "[code made at run time]"));
+
+    let map = Left(format!("/tmp/perf-{}.map", program.child.id()).into());
+    std::fs::write(&map.0, format!("{} b a name; with \x1b[2J in it\n", at.trim())).unwrap();
+    let (stacks, view, program) = sampled_at(program, 499, "cd");
+    let named = leaf(&stacks);
+    assert_eq!((named.kind, named.name.as_str()), (Kind::User, "a name; with \x1b[2J in it"));
+    let folded = bpf_trace::stacks::folded(&stacks, 1);
+    assert!(folded.contains(";a name: with ?[2J in it "), "{folded}");
+    // What is appended while it is traced holds, too.
+    std::fs::write(&map.0, format!("{} b old\n{0} b new\n", at.trim())).unwrap();
+    assert_eq!(leaf(&view.stacks(&Kallsyms::read(), Some(program.child.id()))).name, "new");
 }
