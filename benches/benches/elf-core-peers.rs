@@ -217,7 +217,7 @@ fn list(core: &Path) -> Result<()> {
         writeln!(out, "thread {} signal {}", thread.tid, thread.signal)?;
         if let Some(registers) = &thread.registers {
             for (name, value) in REGISTER_NAMES.iter().zip(registers.0) {
-                writeln!(out, "  {name:<8} {value:#018x}")?;
+                out.write_all(&register(name, value))?;
             }
         }
     }
@@ -225,6 +225,17 @@ fn list(core: &Path) -> Result<()> {
         writeln!(out, "{:x}-{:x} {:x} {}", f.start, f.end, f.offset, f.path.display())?;
     }
     Ok(out.flush()?)
+}
+
+/// A register's name and value in a line. By hand, because `{name:<8} {value:#018x}` pads character by character: that was
+/// 2.3 of the 3.8 million instructions of the list of 64 threads.
+fn register(name: &str, value: u64) -> [u8; 30] {
+    let mut line = *b"           0x                \n";
+    line[2..2 + name.len()].copy_from_slice(name.as_bytes());
+    for (i, digit) in line[13..29].iter_mut().enumerate() {
+        *digit = b"0123456789abcdef"[(value >> (60 - 4 * i)) as usize & 15];
+    }
+    line
 }
 
 /// The least that any reader must do.

@@ -11,9 +11,12 @@ use std::path::Path;
 
 use crate::Error;
 
-const PAGE: usize = 4096;
-/// 64 pages are 256 KiB: a stack being walked, the ELF tables and the notes around the cursor.
-const SLOTS: usize = 64;
+/// What is read at a time. Nearly all that a `pread` of one page costs is the call, and notes are read in order:
+/// blocks of four pages cost half.
+const BLOCK: usize = 16 << 10;
+/// 8 blocks are 128 KiB: a stack being walked, the ELF tables and the notes around the cursor. Few, because memory that
+/// is touched for the first time costs more than reading the page once more.
+const SLOTS: usize = 8;
 
 /// A file, or bytes that are already in memory (a vDSO out of a core, a fuzzer's input).
 #[derive(Debug)]
@@ -29,12 +32,12 @@ enum From {
     Bytes(Vec<u8>),
 }
 
-/// One cached page; `have` bytes of it exist in the file.
+/// One cached block; `have` bytes of it exist in the file.
 #[derive(Debug)]
 struct Slot {
-    page: u64,
+    block: u64,
     have: usize,
-    bytes: Box<[u8; PAGE]>,
+    bytes: Box<[u8; BLOCK]>,
 }
 
 impl Source {
@@ -78,7 +81,7 @@ impl Source {
                 buf[..n].copy_from_slice(&rest[..n]);
                 n
             }
-            From::File(file) if buf.len() > PAGE => pread_all(file, offset, buf),
+            From::File(file) if buf.len() > BLOCK => pread_all(file, offset, buf),
             From::File(file) => self.read_cached(file, offset, buf),
         }
     }
@@ -88,15 +91,15 @@ impl Source {
         let mut done = 0;
         while done < buf.len() {
             let Some(at) = offset.checked_add(done as u64) else { break };
-            let (page, within) = (at / PAGE as u64, (at % PAGE as u64) as usize);
-            let slot = (page as usize) % SLOTS;
+            let (block, within) = (at / BLOCK as u64, (at % BLOCK as u64) as usize);
+            let slot = (block as usize) % SLOTS;
             while cache.len() <= slot {
-                cache.push(Slot { page: u64::MAX, have: 0, bytes: Box::new([0; PAGE]) });
+                cache.push(Slot { block: u64::MAX, have: 0, bytes: Box::new([0; BLOCK]) });
             }
             let slot = &mut cache[slot];
-            if slot.page != page {
-                slot.have = pread_all(file, page * PAGE as u64, &mut slot.bytes[..]);
-                slot.page = page;
+            if slot.block != block {
+                slot.have = pread_all(file, block * BLOCK as u64, &mut slot.bytes[..]);
+                slot.block = block;
             }
             let there = slot.have.saturating_sub(within).min(buf.len() - done);
             if there == 0 {
