@@ -49,7 +49,6 @@ pub fn failed(program: &str, error: &std::io::Error) -> String {
 pub fn lab(name: &str) -> Result<PathBuf, String> {
     let built = release()?.join(name);
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
     match cargo.args(["build", "--quiet", "--release", "--package", name]).status() {
         Ok(status) if status.success() => Ok(built),
         Ok(status) => Err(format!("cargo build: {status}")),

@@ -1,6 +1,7 @@
 //! Where a run was made: what a reader needs to judge its figures.
 
 use std::fs;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -41,7 +42,7 @@ impl Machine {
     }
 
     /// The whole fingerprint. `sources` is a folder inside the checkout.
-    pub fn fingerprint(sources: &str) -> Self {
+    pub fn fingerprint(sources: impl AsRef<Path>) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let first_word = |text: String| text.split_whitespace().next().unwrap_or_default().to_owned();
         Self {
@@ -51,7 +52,7 @@ impl Machine {
             governor: first_word(read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
             load: first_word(read("/proc/loadavg")).parse().unwrap_or(0.0),
             memory_mib: memory_kib(&read("/proc/meminfo")) / 1024,
-            revision: revision(sources),
+            revision: revision(sources.as_ref()),
             ..Self::brief()
         }
     }
@@ -99,9 +100,9 @@ fn memory_kib(meminfo: &str) -> u64 {
 
 /// The checked-out commit, read from `.git` (gitrepository-layout(5)) without starting git. Twelve digits;
 /// whether the tree has edits is not known this way, so nothing is said of that.
-fn revision(sources: &str) -> String {
+fn revision(sources: &Path) -> String {
     let find = || {
-        let top = std::path::Path::new(sources).ancestors().find(|d| d.join(".git").exists())?;
+        let top = sources.ancestors().find(|d| d.join(".git").exists())?;
         let mut git = top.join(".git");
         if let Ok(link) = fs::read_to_string(&git) {
             // A linked worktree or submodule: `.git` is a file that names the folder.

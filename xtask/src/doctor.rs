@@ -60,7 +60,7 @@ fn json(labs: &[Lab], findings: &[Finding]) -> anyhow::Result<String> {
     let ok = labs.iter().all(|l| l.verdict(findings) != Verdict::Unavailable);
     let document = serde_json::json!({
         "schema": 1,
-        "machine": kit::machine::Machine::fingerprint(env!("CARGO_MANIFEST_DIR")),
+        "machine": kit::machine::Machine::fingerprint(crate::paths::root()),
         "findings": findings_json,
         "labs": labs_json,
         "ok": ok,

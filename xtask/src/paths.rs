@@ -3,11 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The checkout: what `cargo run` says it runs, or else where this was built.
+/// The checkout: what `cargo run` says it runs, or else the one that we stand in.
+///
+/// Nothing of the checkout's place is compiled in: what was built in one checkout is fresh in its copy, too.
 pub(crate) fn root() -> PathBuf {
     let xtask = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
-    let xtask = xtask.filter(|p| p.ends_with("xtask")).unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    xtask.parent().map_or_else(|| ".".into(), Path::to_path_buf)
+    if let Some(root) = xtask.as_deref().filter(|p| p.ends_with("xtask")).and_then(Path::parent) {
+        return root.to_owned();
+    }
+    let here = std::env::current_dir().unwrap_or_default();
+    let root = here.ancestors().find(|p| p.join("xtask/Cargo.toml").is_file());
+    root.map_or_else(|| ".".into(), Path::to_owned)
 }
 
 /// The cargo that runs us, in the checkout.

@@ -100,7 +100,7 @@ fn count() -> anyhow::Result<Stored> {
     std::fs::create_dir_all(&folder)?;
     let counts = callgrind(&program, &folder);
     std::fs::remove_dir_all(&folder)?;
-    let machine = kit::machine::Machine::fingerprint(env!("CARGO_MANIFEST_DIR"));
+    let machine = kit::machine::Machine::fingerprint(paths::root());
     let compiler = settings::rustc().context("rustc does not tell its version")?;
     Ok(Stored { compiler, libc: machine.libc, arch: machine.arch, counts: counts? })
 }

@@ -161,7 +161,7 @@ fn measure(options: &Options, labs: &[String]) -> anyhow::Result<(Record, Vec<St
     }
     let began = Instant::now();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let machine = Machine::fingerprint(env!("CARGO_MANIFEST_DIR"));
+    let machine = Machine::fingerprint(paths::root());
     let expected = expected(&machine, options.quick);
     let mut progress = Progress::new(labs, &expected, (parts, peers));
     // Everything is built before anything is measured.
