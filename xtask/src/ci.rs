@@ -8,12 +8,14 @@ use crate::{bench, book, bpf, exit, homework, paths, report, tidy};
 /// A step: its name, and what it does; an error ends the whole.
 type Step = (&'static str, fn() -> anyhow::Result<()>);
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     ("fmt", || cargo(&["fmt", "--all", "--check"])),
     ("tidy", tidy::check),
     // Objects of programs in C are committed; here they are made again.
     ("bpf", bpf::check),
     ("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])),
+    // All at once, for the three steps that follow: built one by one, each leaves a CPU idle while it links.
+    ("build", || cargo(&["bench", "--package", "benches", "--quiet", "--no-run", "--bench", "*"])),
     // Each bench runs once, unmeasured: it must work, not be fast.
     ("benches", || cargo(&["bench", "--package", "benches", "--quiet", "--", "--test"])),
     ("peers", bench::check_peers),

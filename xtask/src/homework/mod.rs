@@ -21,6 +21,7 @@ mod variants;
 mod verify;
 mod watch;
 mod words;
+mod work;
 mod workshop;
 
 use std::path::Path;

@@ -3,11 +3,10 @@
 //! The starter compiles and fails, the solution passes, each wrong one compiles and fails the test made for it, and
 //! list, statement and spec agree.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
@@ -20,6 +19,7 @@ use super::judge::{self, Outcome};
 use super::process::{self, Ended};
 use super::room::Call;
 use super::variants::{self, Variant};
+use super::work::{self, Turn};
 use super::workshop::Workshop;
 use super::{check, handout, seed};
 use crate::{Usage, exit, paths, report};
@@ -71,10 +71,18 @@ pub(crate) fn check() -> anyhow::Result<()> {
 }
 
 /// One thing to prove, of one variant.
+#[derive(Clone)]
 struct Job<'a> {
     exercise: &'a Exercise,
-    call: &'a Call,
+    call: Call,
     variant: Variant,
+}
+
+impl Job<'_> {
+    /// How often its tests are run.
+    fn times(&self) -> usize {
+        if self.exercise.random && self.variant.name == "solution" { TIMES } else { 1 }
+    }
 }
 
 /// Tests that cannot run here, each with its exercise.
@@ -88,23 +96,14 @@ fn verify(exercises: &[Exercise]) -> anyhow::Result<(Vec<String>, NotHere)> {
         return Ok((found, NotHere::new()));
     }
     let shop = Workshop::own()?;
-    let mut calls = BTreeMap::new();
-    for lab in exercises.chunk_by(|a, b| a.lab == b.lab) {
-        for (id, call) in shop.room.calls(&lab[0].lab, lab)? {
-            calls.insert((lab[0].lab.clone(), id), call);
-        }
-    }
-    let mut jobs = Vec::new();
+    let mut variants = Vec::new();
     for exercise in exercises {
-        let call = &calls[&(exercise.lab.clone(), exercise.id.clone())];
         let wrong = variants::wrong(exercise)?;
         if wrong.len() < WRONG {
             found.push(fault(exercise, &format!("has {} wrong solutions of at least {WRONG}", wrong.len())));
         }
-        for variant in [variants::starter(exercise)?, variants::solution(exercise)?].into_iter().chain(wrong)
-        {
-            jobs.push(Job { exercise, call, variant });
-        }
+        let others = [variants::starter(exercise)?, variants::solution(exercise)?];
+        variants.extend(others.into_iter().chain(wrong).map(|variant| (exercise, variant)));
     }
     let more = Mutex::new(Vec::new());
     let not_here = exercises.iter().flat_map(|e| {
@@ -112,8 +111,8 @@ fn verify(exercises: &[Exercise]) -> anyhow::Result<(Vec<String>, NotHere)> {
         missing.map(move |t| format!("{} {} {}", e.lab, e.id, t.name))
     });
     let not_here = not_here.collect();
-    side_by_side(&jobs, |slot, job| {
-        let faults = prove(&shop, slot, job)
+    let prove_one = |slot, job| {
+        let faults = prove(&shop, slot, &job)
             .unwrap_or_else(|e| vec![fault(job.exercise, &format!("{}: {e:#}", job.variant.name))]);
         report::note(&format!(
             "{} {} {} {}",
@@ -123,12 +122,12 @@ fn verify(exercises: &[Exercise]) -> anyhow::Result<(Vec<String>, NotHere)> {
             job.variant.name
         ));
         more.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(faults);
-    });
+    };
+    let solutions = work::as_they_come(|add| bring(&shop, exercises, &variants, add), prove_one)?;
     // Where submissions are graded something may be missing that is here: solutions get their points there, too.
     let shop = shop.closed_from_now(geteuid().is_root())?;
     shop.guard.tell();
-    jobs.retain(|j| j.variant.name == "solution");
-    side_by_side(&jobs, |slot, job| {
+    work::side_by_side(&solutions, |slot, job| {
         let faults = prove_closed(&shop, slot, job).unwrap_or_else(|e| {
             vec![fault(job.exercise, &format!("the solution, where it is graded: {e:#}"))]
         });
@@ -140,20 +139,25 @@ fn verify(exercises: &[Exercise]) -> anyhow::Result<(Vec<String>, NotHere)> {
     Ok((found, not_here))
 }
 
-/// Does all jobs, on all CPUs. `each` is told which of those that run at the same time it is.
-pub(crate) fn side_by_side<T: Sync>(jobs: &[T], each: impl Fn(usize, &T) + Sync) {
-    let next = AtomicUsize::new(0);
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for slot in 0..cpus {
-            let (next, each) = (&next, &each);
-            scope.spawn(move || {
-                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    each(slot, job);
-                }
-            });
+/// Builds the labs, and gives what is to be proven of one while cargo builds the next. The solutions are returned, too.
+fn bring<'a>(
+    shop: &Workshop,
+    exercises: &'a [Exercise],
+    variants: &[(&'a Exercise, Variant)],
+    add: &dyn Fn(Turn, Job<'a>),
+) -> anyhow::Result<Vec<Job<'a>>> {
+    let mut solutions = Vec::new();
+    for lab in exercises.chunk_by(|a, b| a.lab == b.lab) {
+        let calls = shop.room.calls(&lab[0].lab, lab)?;
+        for (exercise, variant) in variants.iter().filter(|(e, _)| e.lab == lab[0].lab) {
+            let job = Job { exercise, call: calls[&exercise.id].clone(), variant: variant.clone() };
+            if variant.name == "solution" {
+                solutions.push(job.clone());
+            }
+            add(if job.times() > 1 { Turn::First } else { Turn::InOrder }, job);
         }
-    });
+    }
+    Ok(solutions)
 }
 
 fn fault(exercise: &Exercise, what: &str) -> String {
@@ -251,10 +255,9 @@ fn prove(shop: &Workshop, slot: usize, job: &Job<'_>) -> anyhow::Result<Vec<Stri
     if name == "solution" {
         found.extend(names_agree(exercise, &built)?);
     }
-    let times = if exercise.random && name == "solution" { TIMES } else { 1 };
     let mut failed = BTreeSet::new();
     let mut not_here = BTreeSet::new();
-    for _ in 0..times {
+    for _ in 0..job.times() {
         let seed = seed::drawn()?;
         for test in needed(exercise, variant) {
             match judge::run(shop, slot, call, exercise, test, &built, seed)? {

@@ -10,8 +10,8 @@ use anyhow::Context as _;
 
 use super::intake::Submission;
 use super::result::Graded;
-use super::{Format, Grader, Options, Work, exit, formats, report, verify};
-use crate::homework::seed;
+use super::{Format, Grader, Options, Work, exit, formats, report};
+use crate::homework::{seed, work};
 use crate::paths;
 
 /// Grades all, and prints or writes what came of it.
@@ -44,7 +44,7 @@ pub(super) fn grade(grader: &Grader, submissions: &[Submission], options: &Optio
         .flat_map(|paper| (0..grader.exercises.len()).map(move |e| (paper, e)))
         .collect();
     let unwritten = AtomicUsize::new(0);
-    verify::side_by_side(&jobs, |slot, (paper, e)| {
+    work::side_by_side(&jobs, |slot, (paper, e)| {
         let result = grader.grade(slot, paper.number, &grader.exercises[*e], &paper.works[*e], paper.seed);
         let mut results = paper.results.lock().unwrap_or_else(PoisonError::into_inner);
         results.push((*e, result));

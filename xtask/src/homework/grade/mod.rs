@@ -20,11 +20,11 @@ use self::intake::{Submission, Taken, What};
 use self::result::{ExerciseResult, State, TestResult, Told};
 use super::catalogue::{self, Exercise};
 use super::compile::{self, Compiled};
+use super::judge;
 use super::room::Call;
 use super::seed::Seed;
 use super::variants::Variant;
 use super::workshop::Workshop;
-use super::{judge, verify};
 use crate::{Usage, exit, paths, report};
 
 #[derive(Debug, Args)]
