@@ -274,11 +274,9 @@ fn explain(lab: Lab, error: &anyhow::Error) -> u8 {
         complain(lab, &format!("{error:#}"), &with_replay(lab, &lacking));
         return exit::UNAVAILABLE;
     }
-    complain(
-        lab,
-        &format!("{error:#}"),
-        &[format!("cargo xtask doctor {} says what this machine can do", lab.name)],
-    );
+    let doctor = format!("cargo xtask doctor {} says what this machine can do", lab.name);
+    let doctor = sys.is_some_and(SysError::may_be_the_machines).then_some(doctor);
+    complain(lab, &format!("{error:#}"), doctor.as_slice());
     exit::FAILED
 }
 

@@ -69,6 +69,14 @@ impl SysError {
             _ => Obstacle::Other,
         }
     }
+
+    /// Whether the machine may be the cause: it lacks something, or forbids it. A file or a command that somebody
+    /// named is not the machine's; those below /dev, /proc and /sys are.
+    pub fn may_be_the_machines(&self) -> bool {
+        let path = self.call.split_once("(\"").map(|(_, path)| path);
+        let its_own = |path: &str| ["/dev/", "/proc/", "/sys/"].iter().any(|folder| path.starts_with(folder));
+        self.kind() != Obstacle::Other && path.is_none_or(its_own)
+    }
 }
 
 impl std::fmt::Display for SysError {
@@ -98,4 +106,26 @@ pub enum Obstacle {
     Absent,
     /// Anything else: a limit, a race, a bug.
     Other,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_somebody_named_is_not_the_machines() {
+        let cases = [
+            ("KVM_CREATE_VM", libc::EPERM, true),
+            ("bpf(BPF_PROG_LOAD)", libc::EINVAL, true),
+            ("open(\"/dev/kvm\")", libc::ENOENT, true),
+            ("open(\"/proc/1/mem\")", libc::EACCES, true),
+            ("exec(\"no-such-program\")", libc::ENOENT, false),
+            ("open(\"core\")", libc::EACCES, false),
+            ("read(pipe)", libc::EPIPE, false),
+            ("it is no core file", 0, false),
+        ];
+        for (call, errno, expected) in cases {
+            assert_eq!(SysError::new(call, errno).may_be_the_machines(), expected, "{call}");
+        }
+    }
 }

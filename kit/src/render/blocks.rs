@@ -2,37 +2,95 @@
 
 use crate::event::{Hexdump, Listing, Table};
 use crate::render::text::{FIGURE, OFF, clip, wrap};
+use textwrap::core::display_width;
+
+/// What stands between two columns.
+const GAP: usize = 2;
+
+/// A word may be broken where it has room for so many characters at least.
+const BREAK: usize = 24;
 
 pub(super) fn rows(table: &Table, width: usize) -> String {
-    use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, presets};
+    use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table as Grid, Width, presets};
+    let least = least_widths(table);
+    if least.iter().map(|w| w + GAP).sum::<usize>() > width + GAP {
+        return in_words(table, width);
+    }
     let mut grid = Grid::new();
     grid.load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(width as u16);
-    // The row that matters is marked by a sign, so that it is marked without colour too.
-    let sign = |i: usize| if table.marked.contains(&i) { "> " } else { "" };
+        // The gap behind the last column is not shown.
+        .set_width((width + GAP) as u16);
     if table.head.iter().any(|h| !h.is_empty()) {
         grid.set_header(&table.head);
     }
-    for (i, row) in table.rows.iter().enumerate() {
-        grid.add_row(row.iter().enumerate().map(|(c, cell)| match c {
-            0 => format!("{}{cell}", sign(i)),
-            _ => cell.clone(),
-        }));
+    for row in signed(table) {
+        grid.add_row(row);
     }
     for (c, column) in grid.column_iter_mut().enumerate() {
-        column.set_padding((0, 2));
+        column.set_padding((0, GAP as u16));
+        let least = least.get(c).map_or(0, |w| w + GAP);
+        column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(least as u16)));
         if table.right.contains(&c) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    let mut out = String::new();
-    for line in grid.lines() {
-        let line = line.trim_end();
-        match line.trim_start().starts_with("> ") {
-            true => out.push_str(&format!("{FIGURE}{line}{OFF}\n")),
-            false => out.push_str(&format!("{line}\n")),
+    grid.lines().map(|line| with_mark(line.trim_end())).collect()
+}
+
+/// The rows; the one that matters is marked by a sign, so that it is marked without colour too.
+fn signed(table: &Table) -> impl Iterator<Item = Vec<String>> {
+    table.rows.iter().enumerate().map(|(i, row)| {
+        let mut row = row.clone();
+        if let Some(first) = row.first_mut().filter(|_| table.marked.contains(&i)) {
+            first.insert_str(0, "> ");
         }
+        row
+    })
+}
+
+fn with_mark(line: &str) -> String {
+    match line.trim_start().starts_with("> ") {
+        true => format!("{FIGURE}{line}{OFF}\n"),
+        false => format!("{line}\n"),
+    }
+}
+
+/// How wide each column must be so that no word is broken that is not long, and no figure at all.
+fn least_widths(table: &Table) -> Vec<usize> {
+    let mut least = vec![0; table.head.len()];
+    for (is_head, row) in std::iter::once((true, table.head.clone())).chain(signed(table).map(|r| (false, r)))
+    {
+        for (c, cell) in row.iter().enumerate().take(least.len()) {
+            let longest = cell.split_whitespace().map(display_width).max().unwrap_or(0).min(BREAK);
+            let figure = !is_head && table.right.contains(&c);
+            least[c] = least[c].max(if figure { display_width(cell) } else { longest });
+        }
+    }
+    least
+}
+
+/// Where the columns do not fit beside each other: a row is its cells with their heads, in as many lines as they take.
+fn in_words(table: &Table, width: usize) -> String {
+    let mut out = String::new();
+    for (i, row) in table.rows.iter().enumerate() {
+        let mut line = if table.marked.contains(&i) { "> ".to_owned() } else { String::new() };
+        let mut lines = Vec::new();
+        for (c, cell) in row.iter().enumerate().filter(|(_, cell)| !cell.is_empty()) {
+            // What a row is about needs no head, unless it is a figure.
+            let needed = c > 0 || table.right.contains(&c);
+            let head = table.head.get(c).filter(|head| needed && !head.is_empty());
+            let word = head.map_or_else(|| cell.clone(), |head| format!("{head} {cell}"));
+            let gap = if line.is_empty() || line.ends_with(' ') { "" } else { "  " };
+            if gap.len() + display_width(&line) + display_width(&word) > width {
+                lines.push(std::mem::replace(&mut line, format!("  {word}")));
+            } else {
+                line.push_str(gap);
+                line.push_str(&word);
+            }
+        }
+        lines.push(line);
+        out.push_str(&with_mark(wrap(&lines.join("\n"), width, "    ").trim_end()));
     }
     out
 }
@@ -124,6 +182,24 @@ mod tests {
         let text = clean(&rows(&table, 60), false);
         assert!(text.lines().all(|l| l.chars().count() <= 60), "{text}");
         assert!(text.lines().any(|l| l.starts_with("> two")), "{text}");
+    }
+
+    #[test]
+    fn no_word_and_no_figure_is_broken_however_narrow_it_is() {
+        let long = "namespace::Class<Parameter>::function_with_a_long_name";
+        let table = Table::new(["%", "samples", "function", "not with 0"])
+            .right([0, 1, 3])
+            .row(["80.4", "111,222", "irqentry_exit", "1.23 us"])
+            .mark(["0.7", "1", long, "12 ms"]);
+        for width in 37..=77 {
+            let text = clean(&rows(&table, width), false);
+            assert!(text.lines().all(|l| display_width(l) <= width), "{width}: {text}");
+            for word in ["80.4", "111,222", "irqentry_exit", "1.23 us", "12 ms", "samples", "> "] {
+                assert!(text.contains(word), "{width}: {word} in {text}");
+            }
+        }
+        let narrow = clean(&rows(&table, 37), false);
+        assert!(narrow.starts_with("% 80.4  samples 111,222\n  function irqentry_exit"), "{narrow}");
     }
 
     #[test]

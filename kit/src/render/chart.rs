@@ -1,6 +1,6 @@
 //! Bars and curves in characters.
 
-use crate::event::{Bars, Lines};
+use crate::event::{Bar, Bars, Lines};
 use crate::render::text::clip;
 use crate::render::{position, range, scaled, tick};
 use crate::stats::figure;
@@ -14,22 +14,25 @@ pub(super) fn bars(chart: &Bars, width: usize) -> String {
     let sum: f64 = chart.bars.iter().map(|b| b.value.max(0.0)).filter(|v| v.is_finite()).sum();
     let end = range(chart.bars.iter().map(|b| b.start.unwrap_or(0.0) + b.value)).map_or(0.0, |r| r.1);
     let label_width = chart.bars.iter().map(|b| b.label.chars().count()).max().unwrap_or(0).min(width / 3);
-    let tails: Vec<String> = chart
-        .bars
-        .iter()
-        .map(|b| {
+    let tails_of = |share: bool| -> Vec<String> {
+        let tail = |b: &Bar| {
             let mut tail = format!("{:>9} {}", figure(b.value), chart.unit);
-            if chart.share && sum > 0.0 {
+            if share && sum > 0.0 {
                 tail.push_str(&format!("  {:>3.0} %", 100.0 * b.value.max(0.0) / sum));
             }
             if !b.note.is_empty() {
                 tail.push_str(&format!("  {}", b.note));
             }
             tail
-        })
-        .collect();
+        };
+        chart.bars.iter().map(tail).collect()
+    };
+    const LEAST: usize = 8;
+    let fits = |tails: &[String]| tails.iter().all(|t| label_width + 1 + LEAST + t.chars().count() <= width);
+    // Where it is narrow, the bars say as much as the shares.
+    let tails = Some(tails_of(chart.share)).filter(|t| fits(t)).unwrap_or_else(|| tails_of(false));
     let tail_width = tails.iter().map(|t| t.chars().count()).max().unwrap_or(0);
-    let room = width.saturating_sub(label_width + 1 + tail_width).clamp(8, 40);
+    let room = width.saturating_sub(label_width + 1 + tail_width).clamp(LEAST, 40);
     for (bar, tail) in chart.bars.iter().zip(&tails) {
         let columns = |v: f64| if end > 0.0 { (v.max(0.0) / end * room as f64).round() as usize } else { 0 };
         let before = columns(bar.start.unwrap_or(0.0)).min(room.saturating_sub(1));

@@ -88,21 +88,25 @@ pub(super) fn fitted(line: &str, width: usize) -> String {
     cut + "…"
 }
 
-/// A line in as many lines as its width needs, broken anywhere: what a terminal would do, but the rest is indented.
+/// A line in as many lines as its width needs: broken behind a blank where one is near the end, else anywhere, as a
+/// terminal would do, but the rest is indented.
 pub(super) fn folded(line: &str, width: usize) -> String {
     const INDENT: &str = "      ";
-    let (mut out, mut used) = (String::new(), 0);
+    let (mut out, mut current) = (String::new(), String::new());
     for c in clean(line, false).chars() {
-        let columns = textwrap::core::display_width(c.encode_utf8(&mut [0; 4]));
-        if used + columns > width {
-            out.push('\n');
-            out.push_str(INDENT);
-            used = INDENT.len();
+        current.push(c);
+        if textwrap::core::display_width(&current) <= width {
+            continue;
         }
-        out.push(c);
-        used += columns;
+        current.pop();
+        let half = current.char_indices().nth(current.chars().count() / 2).map_or(0, |(at, _)| at);
+        let at = current.rfind(' ').map(|at| at + 1).filter(|at| *at > half && c != ' ');
+        let rest = current.split_off(at.unwrap_or(current.len()));
+        out.push_str(&current);
+        out.push('\n');
+        current = format!("{INDENT}{rest}{c}");
     }
-    out + "\n"
+    out + &current + "\n"
 }
 
 #[cfg(test)]
@@ -116,6 +120,7 @@ mod tests {
         assert!(folded.lines().all(|l| textwrap::core::display_width(l) <= 20), "{folded}");
         assert_eq!(folded.replace("\n      ", "").trim_end(), line);
         assert_eq!(super::folded("short", 20), "short\n");
+        assert_eq!(super::folded("cat  lived 1.17 ms and more", 20), "cat  lived 1.17 ms \n      and more\n");
     }
 
     #[test]
