@@ -39,7 +39,9 @@ pub(super) fn bars(chart: &Bars) -> String {
     for (i, (bar, tail)) in chart.bars.iter().zip(&tails).enumerate() {
         let y = ROW * i as f64 + 2.0;
         let x = left + room * position(bar.start.unwrap_or(0.0), 0.0, end.max(f64::MIN_POSITIVE));
-        let w = (room * position(bar.value, 0.0, end.max(f64::MIN_POSITIVE))).max(1.5);
+        // What is more than nothing is seen, however small.
+        let least = if bar.value > 0.0 { 1.5 } else { 0.0 };
+        let w = (room * position(bar.value, 0.0, end.max(f64::MIN_POSITIVE))).max(least);
         let after = (x + w).min(left + room) + 8.0;
         let _ = write!(
             out,
