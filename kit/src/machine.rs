@@ -181,9 +181,9 @@ mod tests {
         fs::write(git.join("packed-refs"), "# pack-refs\n0123456789abcdef0123 refs/heads/main\n").unwrap();
         let inside = dir.path().join("labs");
         fs::create_dir(&inside).unwrap();
-        assert_eq!(revision(inside.to_str().unwrap()), "0123456789ab");
+        assert_eq!(revision(&inside), "0123456789ab");
         fs::create_dir_all(git.join("refs/heads")).unwrap();
         fs::write(git.join("refs/heads/main"), "fedcba9876543210\n").unwrap();
-        assert_eq!(revision(inside.to_str().unwrap()), "fedcba987654");
+        assert_eq!(revision(&inside), "fedcba987654");
     }
 }
