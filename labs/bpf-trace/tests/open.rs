@@ -418,7 +418,7 @@ fn a_narrow_terminal_folds_lines() {
     assert!(out.unwrap().status.success());
     let text = fs::read_to_string(&typescript).unwrap().replace('\r', "");
     let begin = text.find("at s").unwrap();
-    let end = begin + text[begin..].find("opens  failed").unwrap();
+    let end = begin + text[begin..].find("\n   opens ").unwrap();
     let lines = &text[begin..end];
     assert!(lines.lines().all(|l| l.chars().count() <= 40), "{lines}");
     assert!(lines.replace("\n      ", "").contains(&long), "{lines}");
