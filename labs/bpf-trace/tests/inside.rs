@@ -1,5 +1,7 @@
 //! Programs from inside, held against other readers of the same bytes.
 
+mod common;
+
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -9,10 +11,6 @@ use bpf_trace::inside::{Inside, Jit};
 use bpf_trace::s1_by_hand;
 use bpf_trace::sys::{bpf, inspect};
 use kit::testing::watchdog;
-
-fn has_bpf() -> bool {
-    kit::probe::finding("bpf.tp_btf").is_some_and(|f| f.works())
-}
 
 /// A tool's output; `None`: not installed.
 fn tool(name: &str, args: &[&str]) -> Option<Output> {
@@ -67,9 +65,7 @@ fn the_disassembler_reads_every_object_as_llvm_does() {
 #[test]
 fn the_code_is_what_bpftool_dumps() {
     let _dog = watchdog(180);
-    if !has_bpf() {
-        kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
-    }
+    needs_bpf!();
     let dump = tempfile::NamedTempFile::new().unwrap();
     for name in ["counter", "syscalls", "syscalls/sys_enter"] {
         let inside = Inside::open(name, false).unwrap().unwrap();
@@ -101,9 +97,7 @@ fn the_code_is_what_bpftool_dumps() {
 #[test]
 fn machine_code_is_cut_where_objdump_cuts_it() {
     let _dog = watchdog(180);
-    if !has_bpf() {
-        kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
-    }
+    needs_bpf!();
     let file = tempfile::NamedTempFile::new().unwrap();
     for name in ["counter", "syscalls"] {
         let inside = Inside::open(name, false).unwrap().unwrap();
@@ -130,9 +124,7 @@ fn machine_code_is_cut_where_objdump_cuts_it() {
 #[test]
 fn what_the_verifier_knew_of_the_counter() {
     let _dog = watchdog(180);
-    if !has_bpf() {
-        kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
-    }
+    needs_bpf!();
     let inside = Inside::open("", false).unwrap().unwrap();
     let call = inside.submitted.iter().find(|i| i.text == "call bpf_map_lookup_elem").unwrap();
     assert!(call.known.as_ref().unwrap().after.contains("R0"), "{call:?}");
@@ -146,9 +138,7 @@ fn what_the_verifier_knew_of_the_counter() {
 #[test]
 fn a_thousand_test_runs_are_a_thousand_counts_from_several_threads_too() {
     let _dog = watchdog(180);
-    if !has_bpf() {
-        kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
-    }
+    needs_bpf!();
     let inside = Inside::open("counter", false).unwrap().unwrap();
     assert_eq!(inside.run(1000).unwrap(), Some(1000));
     std::thread::scope(|scope| {
@@ -168,9 +158,7 @@ fn a_thousand_test_runs_are_a_thousand_counts_from_several_threads_too() {
 #[test]
 fn nothing_is_left_when_it_has_been_looked_at() {
     let _dog = watchdog(180);
-    if !has_bpf() {
-        kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
-    }
+    needs_bpf!();
     let inside = Inside::open("syscalls", false).unwrap().unwrap();
     let id = bpf::prog_info(inside.program()).unwrap().id;
     assert!(bpf::is_loaded(id).unwrap());
@@ -182,9 +170,7 @@ fn nothing_is_left_when_it_has_been_looked_at() {
 #[test]
 fn no_program_of_a_view_keeps_the_verifier_long() {
     let _dog = watchdog(300);
-    if !has_bpf() {
-        kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
-    }
+    needs_bpf!();
     for name in Inside::names() {
         let inside = Inside::open(&name, false).unwrap().unwrap();
         assert!(
@@ -198,9 +184,7 @@ fn no_program_of_a_view_keeps_the_verifier_long() {
 #[test]
 fn the_command_line_shows_any_program_and_says_which_there_are() {
     let _dog = watchdog(300);
-    if !has_bpf() {
-        kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
-    }
+    needs_bpf!();
     let run = |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_bpf-trace")).args(args).output().unwrap();
     // Each view's, too: what is named here as its program must be there.
     let all = Inside::names();

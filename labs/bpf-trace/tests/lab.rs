@@ -134,12 +134,17 @@ fn programs_of(pid: u32) -> Vec<u32> {
     told_of(pid, "prog_id:")
 }
 
+/// Whether it comes true, asked so often, 10 ms apart.
+fn within(times: u32, found: impl Fn() -> bool) -> bool {
+    (0..times).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        found()
+    })
+}
+
 /// Whether all are gone, after the moment that the kernel takes.
 fn gone(ids: &[u32]) -> bool {
-    (0..500).any(|_| {
-        std::thread::sleep(Duration::from_millis(10));
-        ids.iter().all(|id| !bpf::is_loaded(*id).unwrap())
-    })
+    within(500, || ids.iter().all(|id| !bpf::is_loaded(*id).unwrap()))
 }
 
 #[test]
@@ -164,15 +169,9 @@ fn the_statistics_of_the_kernel_are_off_soon_though_nothing_wakes_the_view() {
     needs_bpf!();
     let (mut child, _) = endless(&["--interval", "3600"]);
     let runs = || told_of::<u64>(child.id(), "run_cnt:").iter().sum::<u64>();
-    let again = |found: &dyn Fn() -> bool| {
-        (0..3000).any(|_| {
-            std::thread::sleep(Duration::from_millis(10));
-            found()
-        })
-    };
     // Our own calls are among those that it counts. Other tests' traces have the statistics on at times.
-    assert!(again(&|| runs() > 0), "they were never on");
-    let off = again(&|| {
+    assert!(within(3000, || runs() > 0), "they were never on");
+    let off = within(3000, || {
         let before = runs();
         std::fs::metadata("/").unwrap();
         runs() == before

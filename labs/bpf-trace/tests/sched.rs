@@ -1,5 +1,7 @@
 //! Run queues and softirqs, held against what the kernel itself counts.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -9,10 +11,6 @@ use bpf_trace::runq::{self, Runq};
 use bpf_trace::softirq::{Softirq, VECTORS};
 use bpf_trace::{Filter, Means};
 use kit::testing::watchdog;
-
-fn has_bpf() -> bool {
-    kit::probe::finding("bpf.tp_btf").is_some_and(|f| f.works())
-}
 
 /// A shell that works only when told to, and is asleep in between.
 struct Shell {
@@ -80,9 +78,7 @@ impl Drop for Shell {
 #[test]
 fn a_thread_waits_as_often_as_it_leaves_the_cpu() {
     let _dog = watchdog(180);
-    if !has_bpf() {
-        kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
-    }
+    needs_bpf!();
     // Sleeps and works: each `:` in the pipe is a child that it waits for.
     let script = "read x; echo ready; read x; i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done;
                   for i in 1 2 3 4 5 6 7 8 9 10; do : | :; done; echo done; read x";
@@ -113,9 +109,7 @@ fn a_thread_waits_as_often_as_it_leaves_the_cpu() {
 #[test]
 fn two_that_share_a_cpu_wait_for_each_other() {
     let _dog = watchdog(180);
-    if !has_bpf() {
-        kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
-    }
+    needs_bpf!();
     if Command::new("taskset").arg("--version").output().is_err() {
         kit::skip!("taskset", "cannot pin a command to a CPU");
     }
@@ -151,9 +145,7 @@ fn softirqs() -> BTreeMap<String, u64> {
 #[test]
 fn softirqs_are_counted_as_in_proc() {
     let _dog = watchdog(180);
-    if !has_bpf() {
-        kit::skip!("bpf.tp_btf", "cannot load a tracing program here");
-    }
+    needs_bpf!();
     let cpus = aya::util::nr_cpus().unwrap() as u64;
     for means in [Means::TpBtf, Means::RawTp] {
         let outer = softirqs();

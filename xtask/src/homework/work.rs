@@ -1,7 +1,6 @@
 //! Work on all CPUs.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -11,17 +10,7 @@ fn cpus() -> usize {
 
 /// Does all jobs. `each` is told which of those that run at the same time it is.
 pub(crate) fn side_by_side<T: Sync>(jobs: &[T], each: impl Fn(usize, &T) + Sync) {
-    let next = AtomicUsize::new(0);
-    thread::scope(|scope| {
-        for slot in 0..cpus() {
-            let (next, each) = (&next, &each);
-            scope.spawn(move || {
-                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    each(slot, job);
-                }
-            });
-        }
-    });
+    as_they_come(|add| jobs.iter().for_each(|job| add(Turn::InOrder, job)), each);
 }
 
 /// When a job is begun, of those that wait.
@@ -32,7 +21,7 @@ pub(crate) enum Turn {
     InOrder,
 }
 
-/// Does jobs while `bring` still brings them.
+/// Does jobs while `bring` still brings them; `each` as in [`side_by_side`].
 pub(crate) fn as_they_come<T: Send, R>(
     bring: impl FnOnce(&dyn Fn(Turn, T)) -> R,
     each: impl Fn(usize, T) + Sync,
